@@ -1,0 +1,45 @@
+"""The constraint on expected cost: an augmented Lagrangian (Nocedal & Wright, Numerical Optimization, 2006, sec. 17.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ConstraintConfig:
+    budget: float = 10.0  # cost per episode that is tolerated
+    penalty: float = 0.05  # 1/mu: how strongly an excess is answered at once, per unit of cost per episode
+    step: float = 2e-4  # share of the exact multiplier update that each learner update makes
+    limit: float = 10.0  # cap of the multiplier
+
+
+class AugmentedLagrangian(nn.Module):
+    """Inequality c = budget - cost >= 0 with multiplier sigma and penalty 1/mu.
+
+    Where c / mu <= sigma the term of eq. 17.65 has the derivative sigma - c / mu with respect to cost, otherwise 0:
+    ``weight`` is that derivative, what one unit of cost counts against reward. ``update`` is eq. 17.66,
+    sigma <- max(sigma - c / mu, 0), taken in small steps since the estimate of the cost is noisy.
+    """
+
+    multiplier: Tensor
+    estimate: Tensor
+
+    def __init__(self, config: ConstraintConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("multiplier", torch.zeros(()))
+        self.register_buffer("estimate", torch.zeros(()))
+
+    def weight(self) -> Tensor:
+        excess = self.estimate - self.config.budget
+        return (self.multiplier + self.config.penalty * excess).clamp(0.0, self.config.limit)
+
+    @torch.no_grad()
+    def update(self, cost_per_episode: Tensor) -> None:
+        """``cost_per_episode`` (): present estimate of the policy's cost in one episode."""
+        self.estimate.lerp_(cost_per_episode.float(), 0.02)
+        excess = self.estimate - self.config.budget
+        self.multiplier.add_(self.config.step * self.config.penalty * excess).clamp_(0.0, self.config.limit)

@@ -1,0 +1,40 @@
+"""Safe policy expansion: the frozen offline policy and the one that is being trained propose, the critics choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ExpansionConfig:
+    alpha: float = 0.1  # temperature of the choice between candidates while exploring
+    kappa: float = 1.0  # weight of the cost advantage in a candidate's score
+    infeasible_above: float = 0.5  # violation probability from which on only the cost decides
+    samples: int = 0  # further candidates that each policy draws besides its mean
+
+
+def candidate_scores(
+    reward_advantage: Tensor, cost_advantage: Tensor, violation_probability: Tensor, config: ExpansionConfig
+) -> Tensor:
+    """Scores of K candidates in each of N states; higher is better.
+
+    A^r / S_r - kappa A^c / S_c where the state is feasible, -A^c / S_c where it is not: there the lower Q^c wins.
+    Advantages (N, K), divided by their ranges; violation probability (N,) -> (N, K). Rows do not see one another.
+    """
+    feasible = (violation_probability <= config.infeasible_above).unsqueeze(-1)
+    return torch.where(feasible, reward_advantage - config.kappa * cost_advantage, -cost_advantage)
+
+
+def choice_probabilities(scores: Tensor, alpha: float) -> Tensor:
+    """softmax(score / alpha) over the candidates. (N, K) -> (N, K)."""
+    return torch.softmax(scores / alpha, -1)
+
+
+def choose(scores: Tensor, alpha: float, generator: torch.Generator | None) -> Tensor:
+    """Index of the executed candidate of each row: drawn by softmax, or the best where ``generator`` is None. (N, K) -> (N,)."""
+    if generator is None:
+        return scores.argmax(-1)
+    return torch.multinomial(choice_probabilities(scores, alpha), 1, generator=generator).squeeze(-1)

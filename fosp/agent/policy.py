@@ -1,0 +1,128 @@
+"""From images to an executed action: filter the latent state, let the policies propose, let the critics choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fosp.agent.actor import Actor
+from fosp.agent.agent import Agent
+from fosp.agent.expansion import candidate_scores, choose
+from fosp.types import Schema, UserError
+from fosp.world_model import Latent
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a policy remembers between two steps, for n environments. Diagnostics are of the step just taken."""
+
+    latent: Latent  # (n, ...)
+    action: Tensor  # executed last, (n, A)
+    single: bool  # made by initial() without a number
+    generator: torch.Generator | None  # None acts greedily
+    diagnostics: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def reset(self, mask: np.ndarray) -> Carry:
+        """Forget the rows where ``mask`` (n,) is true: their environments begin a new episode."""
+        keep = torch.as_tensor(~np.asarray(mask, bool), device=self.action.device).float().unsqueeze(-1)  # (n, 1)
+        latent = Latent(self.latent.h * keep, self.latent.z * keep.unsqueeze(-1))
+        return replace(self, latent=latent, action=self.action * keep)
+
+
+class AgentPolicy:
+    """Acts with an agent. ``explore`` samples actions and candidates (online learning); else means and the best candidate.
+
+    Where the agent holds a frozen offline policy, both propose (safe policy expansion); candidates of each policy are
+    its mean (its sample while exploring) and ``samples`` further draws. The very action that was scored is returned.
+    """
+
+    def __init__(self, agent: Agent, schema: Schema, explore: bool = False, seed: int = 0) -> None:
+        self.agent, self.schema, self.explore, self.seed = agent, schema, explore, seed
+        self.device = next(agent.parameters()).device
+
+    def initial(self, batch: int | None = None, seed: int | None = None) -> Carry:
+        count = 1 if batch is None else batch
+        drawing = self.explore or self.agent.config.expansion.samples > 0
+        generator = torch.Generator(self.device) if drawing else None
+        if generator is not None:
+            generator.manual_seed(self.seed if seed is None else seed)
+        return Carry(
+            latent=self.agent.model.rssm.initial(count, self.device),
+            action=torch.zeros(count, self.schema.action_size, device=self.device),
+            single=batch is None,
+            generator=generator,
+        )
+
+    def _images(self, observation: Mapping[str, np.ndarray], single: bool) -> Tensor:
+        """Cameras stacked on channels, uint8 (n, W, W, C)."""
+        views = []
+        for name, shape in self.schema.cameras.items():
+            if name not in observation:
+                raise UserError(f"observation has no image {name!r}; the policy needs {list(self.schema.cameras)}")
+            image = np.asarray(observation[name])
+            if image.shape[-3:] != shape or image.dtype != np.uint8:
+                raise UserError(
+                    f"observation {name!r} is {image.dtype} {image.shape[-3:]}; the policy was trained on uint8 {shape}"
+                )
+            views.append(image[None] if single else image)
+        return torch.from_numpy(np.concatenate(views, -1)).to(self.device)
+
+    @torch.inference_mode()
+    def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
+        agent = self.agent
+        seen = agent.model.rssm.post_image(agent.model.encode(self._images(observation, carry.single)))
+        latent, _ = agent.model.rssm.observe_step(carry.latent, carry.action, seen, noise=None)
+        features = latent.features  # (n, F)
+        actors = [agent.actor] if agent.offline_actor is None else [agent.offline_actor, agent.actor]
+        proposals = [self._propose(actor, features, carry.generator) for actor in actors]  # each (n, K, A)
+        actions = torch.cat(proposals, 1)
+        action, index, values = self._select(features, actions, carry.generator)
+        said = {name: value.float().cpu().numpy() for name, value in values.items()}
+        chosen = index // proposals[0].shape[1] if agent.offline_actor is not None else torch.full_like(index, -1)
+        said["chosen"] = chosen.cpu().numpy()
+        out = action.float().cpu().numpy()
+        if carry.single:
+            said, out = {k: v[0] for k, v in said.items()}, out[0]
+        return out, replace(carry, latent=latent, action=action, diagnostics=said)
+
+    def _propose(self, actor: Actor, features: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Candidates (n, K, A): the policy's mean, or a sample while exploring, and further samples."""
+        mean, std = actor(features)  # (n, A)
+        count = self.agent.config.expansion.samples + 1
+        candidates = mean.unsqueeze(1).expand(-1, count, -1)
+        if generator is not None:
+            noise = torch.randn(candidates.shape, generator=generator, device=features.device)
+            if not self.explore:
+                noise[:, 0] = 0.0
+            candidates = candidates + std.unsqueeze(1) * noise
+        return candidates.clamp(-1, 1)
+
+    def _select(
+        self, features: Tensor, actions: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The executed action (n, A), its index (n,), and what the critics say of it."""
+        agent = self.agent
+        n, count, size = actions.shape
+        tiled = features.unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
+        flat = actions.flatten(0, 1)
+        reward = agent.reward_critic.q_value(tiled, flat).view(n, count)
+        cost = agent.cost_critic.q_value(tiled, flat).view(n, count)
+        probability = agent.reachability.probability(features)  # (n,)
+        scores = candidate_scores(
+            agent.reward_range(reward - agent.reward_critic.v_value(features).unsqueeze(-1)),
+            agent.cost_range(cost - agent.cost_critic.v_value(features).unsqueeze(-1)),
+            probability,
+            agent.config.expansion,
+        )
+        index = choose(scores, agent.config.expansion.alpha, generator if self.explore else None)
+        pick = index.unsqueeze(-1)
+        values = {
+            "violation_probability": probability,
+            "reward_value": reward.gather(1, pick).squeeze(1),
+            "cost_value": cost.gather(1, pick).squeeze(1),
+        }
+        return actions.gather(1, pick.unsqueeze(-1).expand(-1, 1, size)).squeeze(1), index, values

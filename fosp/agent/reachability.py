@@ -1,0 +1,34 @@
+"""Reachability: how probable is it that a violation lies ahead of a state? Labels come from costs alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fosp.nets.layers import MLP, call_frozen, follow, frozen_copy
+
+
+class Reachability(nn.Module):
+    """p(s), the discounted probability of a violation from s on; feasibility is u(s) = 1 - p(s). Sigmoid head."""
+
+    def __init__(self, features: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.head = MLP(features, 1, units, layers, out_scale=0.0)
+        self.slow_head = frozen_copy(self.head)
+
+    def probability(self, features: Tensor) -> Tensor:
+        """(..., F) -> (...). A constant for whoever uses it as a weight: no gradient reaches the head."""
+        return torch.sigmoid(call_frozen(self.head, features).float().squeeze(-1)).detach()
+
+    @torch.no_grad()
+    def slow_probability(self, features: Tensor) -> Tensor:
+        """(..., F) -> (...)."""
+        return torch.sigmoid(self.slow_head(features).float().squeeze(-1))
+
+    def loss(self, features: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy with targets in [0, 1]. (..., F), (...) -> (...)."""
+        logits = self.head(features).float().squeeze(-1)
+        return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+    def update_slow(self, fraction: float) -> None:
+        follow(self.slow_head, self.head, fraction)

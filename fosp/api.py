@@ -1,0 +1,484 @@
+"""The whole road as Python functions; the command line's verbs are thin wraps of these.
+
+    log = fosp.collect("fosp/SafetyPointGoal1-v0", "runs/log", episodes=150)
+    offline = fosp.pretrain("runs/log", "runs/offline")
+    tuned = fosp.finetune(offline, "runs/tuned", scenario="larger-hazards")
+    result = fosp.evaluate({"offline": offline, "tuned": tuned}, scenario="larger-hazards")
+    fosp.report(["runs/offline", "runs/tuned"], "report.html")
+
+Every function can be interrupted and called again with the same arguments: it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fosp import config as mechanism
+from fosp.cli import wire
+from fosp.cli.progress import Progress
+from fosp.data.collect import collect as run_collection
+from fosp.data.collect import default_plan
+from fosp.data.rollout import rollout
+from fosp.data.sampler import BatchSource, MixedSampler, Prefetcher, Sampler
+from fosp.data.store import Store
+from fosp.evaluation.document import save as save_document
+from fosp.evaluation.evaluate import evaluate as run_evaluation
+from fosp.presets import RunConfig, resolve
+from fosp.training import checkpoint
+from fosp.training import offline as offline_training
+from fosp.training.log import Run
+from fosp.training.offline import Trainer
+from fosp.training.online import finetune as run_finetuning
+from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError
+
+PathLike = str | os.PathLike[str]
+METHODS = ("fosp", "cloning")
+
+
+def collect(
+    task: str,
+    out: PathLike,
+    *,
+    episodes: int = 150,
+    seed: int = 0,
+    scenario: str | None = None,
+    behaviours: Sequence[str] = ("unsafe", "safe", "random"),
+    noises: Sequence[float] = (0.0, 0.2, 0.4),
+    checkpoint: PathLike | None = None,
+    quality: str = "fast",
+    workers: int | None = None,
+) -> Store:
+    """Write a log of ``episodes`` by scripted behaviours in turn, or by the policy of ``checkpoint``, one layout each.
+
+    Layouts have the seeds ``seed``, ``seed + 1``, ... Returns the log, opened for reading.
+    """
+    from fosp.envs.scripted import make_behaviour
+
+    make_env = partial(wire.make_env, task, scenario, quality)
+    make: Callable[..., Any] = make_behaviour
+    if checkpoint is not None:
+        behaviours, noises = ("policy",), (0.0,)
+        make = partial(_trained_behaviour, os.fspath(checkpoint))
+        _same_schema(wire.load_policy(checkpoint).schema, make_env, checkpoint)
+    else:
+        for name in behaviours:
+            make_behaviour(name)  # an unknown one is told before any process starts
+    plan = default_plan(episodes, seed, noises, behaviours)
+    with Progress("collect", len(plan), "episodes") as bar:
+
+        def show(done: int, total: int, row: Mapping[str, Any]) -> None:
+            if done > bar.done:
+                bar.advance(done - bar.done)
+
+        return run_collection(
+            out,
+            make_env,
+            make,
+            plan,
+            workers=_workers(workers, len(plan)),
+            scenario=scenario,
+            created={"quality": quality, "checkpoint": None if checkpoint is None else os.fspath(checkpoint)},
+            progress=show,
+        )
+
+
+def _trained_behaviour(path: str, name: str, seed: int = 0, noise: float = 0.0) -> Any:
+    return wire.load_policy(path, explore=True, seed=seed)
+
+
+def pretrain(
+    data: PathLike,
+    out: PathLike,
+    *,
+    preset: str = "small",
+    config: PathLike | None = None,
+    overrides: Sequence[str] = (),
+    method: str = "fosp",
+    model_from: PathLike | None = None,
+    device: str = "auto",
+) -> Path:
+    """Learn from a log alone; no environment exists while this runs. Returns the last checkpoint.
+
+    ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint, frozen,
+    and its sizes.
+    """
+    if method not in METHODS:
+        raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    if model_from is not None and method != "cloning":
+        raise UserError(f"--model-from {model_from} goes with --method cloning only; {method} trains its own world model")
+    settings = resolve(preset, os.fspath(config) if config else None, overrides)
+    store = Store.open(data)
+    store.require_cost()
+    picked = wire.pick_device(device)
+    facts = wire.dataset_facts(store, data)
+    if method == "cloning":
+        learner, settings = wire.build_cloning(settings, store, picked, model_from)
+    else:
+        learner = wire.build_learner(settings, store.schema, picked)
+        wire.fit_whitening(learner.agent, store, settings.seed)
+    run = Run(out)
+    kind = "pretrain" if method == "fosp" else method
+    about = {"kind": kind, "task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
+    run.begin(mechanism.to_yaml(settings), {**about, "model_from": None if model_from is None else str(model_from)})
+    training = settings.training
+    sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed))
+    described = wire.describe(settings, store.schema, method, facts)
+    trainer = Trainer(learner, sampler, run, training, picked, described)
+    trainer.resume()
+    try:
+        return offline_training.pretrain(trainer, _bar(kind, training.updates, trainer), _film(run, store))
+    finally:
+        sampler.close()
+
+
+def _bar(name: str, total: int | None, trainer: Trainer) -> Callable[[int], AbstractContextManager]:
+    minutes = trainer.config.minutes
+
+    def make(start: int) -> Progress:
+        title = f"{name} (until {minutes:g} min)" if minutes else name
+        return Progress(title, None if minutes else total, "updates", start=start)
+
+    return make
+
+
+def _film(run: Run, store: Store) -> Callable[[Path], None]:
+    """After each checkpoint: a video of an episode of the log beside what the model expects of it."""
+    from fosp.agent.preview import open_loop
+    from fosp.report.video import side_by_side, write_mp4
+
+    episode = store.episode(len(store) - 1)
+
+    def film(path: Path) -> None:
+        agent, _ = wire.load_agent(path)
+        imagined, _ = open_loop(agent, store.schema, episode)
+        clips = {}
+        for name in store.schema.cameras:
+            clips[name] = episode.images[name]
+            clips[f"{name}, imagined"] = imagined[name]
+        (run.path / "videos").mkdir(exist_ok=True)
+        fps = 1 / store.schema.step_seconds if store.schema.step_seconds else 12.5
+        write_mp4(run.path / "videos" / f"open-loop-{path.name}.mp4", side_by_side(clips), fps)
+
+    return film
+
+
+def finetune(
+    checkpoint_path: PathLike,
+    out: PathLike,
+    *,
+    task: str | None = None,
+    scenario: str | None = None,
+    data: PathLike | None = None,
+    config: PathLike | None = None,
+    overrides: Sequence[str] = (),
+    seed: int = 0,
+    quality: str = "fast",
+    device: str = "auto",
+    compare: bool = True,
+    workers: int | None = None,
+) -> Path:
+    """Safe policy expansion where the policy is deployed. Returns the last checkpoint.
+
+    The log that the checkpoint was trained on (or ``data``) gives a share of each batch. With ``compare`` the frozen
+    offline policy is then run on the very layouts that were learned on, so that violations made while learning can be
+    compared: ``episodes.jsonl`` against ``frozen.jsonl``.
+    """
+    source = checkpoint.resolve(checkpoint_path)
+    agent, facts = wire.load_agent(source)
+    schema = Schema.from_json(facts["schema"])
+    base = mechanism.from_tree(RunConfig(), facts["config"])
+    base = mechanism.load(os.fspath(config), base) if config else base
+    settings = mechanism.override(base, overrides)
+    make_env = partial(wire.make_env, task or schema.task, scenario, quality)
+    _same_schema(schema, make_env, checkpoint_path)
+    log = _log_of(facts, data)
+    log.require(schema)
+    picked = wire.pick_device(device)
+    learner = wire.build_expansion(agent, settings, picked)
+    run = Run(out)
+    about = {"kind": "finetune", "task": task or schema.task, "scenario": scenario, "dataset": facts["dataset"]}
+    run.begin(mechanism.to_yaml(settings), {**about, "checkpoint": os.path.relpath(source)})
+    store = _online_store(run, schema, scenario)
+    training = settings.training
+    sampler: BatchSource = MixedSampler(
+        Sampler(log, training.batch, training.length, settings.seed),
+        Sampler(store, training.batch, training.length, settings.seed + 1),
+        settings.online.offline_share,
+    )
+    described = wire.describe(settings, schema, "fosp", facts["dataset"], expanded=True, scenario=scenario)
+    trainer = Trainer(learner, sampler, run, training, picked, described)
+    trainer.resume()
+    envs = [make_env() for _ in range(settings.online.envs)]
+    first = ONLINE_SEEDS.start + 10_000 * seed
+    seeds = range(first, first + settings.online.episodes)
+    act = partial(_act, learner.agent, schema, envs, seed, scenario)
+    try:
+        with Progress("finetune", settings.online.episodes, "episodes", start=len(store)) as bar:
+            path = run_finetuning(trainer, act, store, seeds, settings.online, lambda start: _Borrowed(bar))
+    finally:
+        for env in envs:
+            env.close()
+    if compare:
+        _compare_frozen(run, source, make_env, [row["seed"] for row in run.rows("episodes.jsonl")], workers)
+    return path
+
+
+class _Borrowed:
+    """A progress bar that its owner opens and closes."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def __enter__(self) -> Progress:
+        return self.bar
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _act(
+    agent: Any, schema: Schema, envs: Sequence[Any], seed: int, scenario: str | None, seeds: Sequence[int],
+    on_step: Callable[[int], None],
+) -> Iterator[Episode]:  # fmt: skip
+    policy = wire.AgentPolicy(agent, schema, explore=True, seed=seed * 1_000_003 + seeds[0])
+    info = {"behaviour": "expansion", "scenario": scenario}
+    return rollout(policy, list(envs)[: len(seeds)], seeds, info=info, on_step=on_step)
+
+
+def _online_store(run: Run, schema: Schema, scenario: str | None) -> Store:
+    path = run.path / "episodes"
+    if (path / "dataset.json").exists():
+        return Store.open(path, append=True)
+    return Store.create(path, schema, created={"scenario": scenario})
+
+
+def _log_of(facts: Mapping[str, Any], data: PathLike | None) -> Store:
+    """The log of a checkpoint, where it was or where the user says it is now."""
+    known = facts["dataset"]
+    path = Path(data if data is not None else known["path"])
+    if data is None and not path.exists():
+        raise UserError(f"the log {path} that the checkpoint was trained on is not there; say where it is with --data")
+    store = Store.open(path)
+    if data is None and store.hash != known["hash"]:
+        raise UserError(f"the log {path} has changed since the checkpoint was trained; give the log to use with --data")
+    return store
+
+
+def _same_schema(schema: Schema, make_env: Callable[[], Any], source: PathLike) -> None:
+    """UserError where the environment does not fit a checkpoint."""
+    env = make_env()
+    found = env.unwrapped.schema()
+    env.close()
+    for name in ("task", "cameras", "action_size", "action_repeat"):
+        mine, its = getattr(schema, name), getattr(found, name)
+        if mine != its:
+            raise UserError(f"checkpoint {source} was trained for {name} {mine!r}, but the environment has {its!r}")
+
+
+def _compare_frozen(run: Run, source: Path, make_env: Any, seeds: Sequence[int], workers: int | None) -> None:
+    """frozen.jsonl: the offline policy, unchanged, on the layouts of fine-tuning. A rerun does what is missing."""
+    done = {row["seed"] for row in run.rows("frozen.jsonl")}
+    todo = [seed for seed in seeds if seed not in done]
+    if not todo:
+        return
+    document = _evaluate(
+        [("frozen", partial(wire.load_policy, os.fspath(source)), {})], make_env, todo, "", None, 25.0, workers,
+        title="frozen policy on the same layouts", allow_any_seeds=True,
+    )  # fmt: skip
+    for row in document["policies"][0]["episodes"]:
+        run.append("frozen.jsonl", {"episode": seeds.index(row["seed"]), **row})
+
+
+def evaluate(
+    checkpoints: Mapping[str, PathLike] | Iterable[PathLike],
+    *,
+    task: str | None = None,
+    scenario: str | None = None,
+    episodes: int = 20,
+    seed: int = 0,
+    cost_limit: float = 10.0,
+    samples: int | None = None,
+    quality: str = "fast",
+    out: PathLike | None = None,
+    record: int = 0,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """All checkpoints on the same held-out layouts; returns the evaluation document (see ``fosp.evaluation``).
+
+    ``checkpoints`` maps labels to run folders or checkpoints. ``out`` is a folder that gets
+    ``evaluation/<scenario>.json`` and, for ``record`` layouts of each policy, ``rollouts/*.npz`` for the report. The score
+    is also noted in each checkpoint, for ``verify``.
+    """
+    from fosp.envs import SCENARIOS, find_scenario, find_task, suite_hash
+
+    named = dict(checkpoints) if isinstance(checkpoints, Mapping) else {_label(p): p for p in checkpoints}
+    if not named:
+        raise UserError("there is no checkpoint to evaluate; name at least one run folder")
+    paths = {label: checkpoint.resolve(path) for label, path in named.items()}
+    facts = {label: checkpoint.read_config(path) for label, path in paths.items()}
+    task = find_task(task or next(iter(facts.values()))["schema"]["task"]).id
+    find_scenario(scenario)
+    make_env = partial(wire.make_env, task, scenario, quality)
+    for label, path in paths.items():
+        _same_schema(Schema.from_json(facts[label]["schema"]), make_env, path)
+    first = HELD_OUT_SEEDS.start + 10_000 * seed
+    seeds = range(first, first + episodes)
+    entries = [
+        (label, partial(wire.load_policy, os.fspath(path), samples=samples), _meta(path, facts[label], samples))
+        for label, path in paths.items()
+    ]
+    digest = suite_hash(task, scenario, seeds)
+    texts = {"scenario": SCENARIOS[scenario or "nominal"].text}
+    document = _evaluate(entries, make_env, seeds, task, scenario, cost_limit, workers, digest=digest, texts=texts)
+    for policy, path in zip(document["policies"], paths.values(), strict=True):
+        _note_score(path, document, policy, samples)
+    if out is not None:
+        folder = Path(out)
+        (folder / "evaluation").mkdir(parents=True, exist_ok=True)
+        save_document(document, folder / "evaluation" / f"{scenario or 'nominal'}.json")
+        for label, path in paths.items():
+            for layout in seeds[:record]:
+                _record(folder / "rollouts", label, path, make_env, layout, scenario, samples)
+    return document
+
+
+def _evaluate(
+    entries: Any, make_env: Any, seeds: Sequence[int], task: str, scenario: str | None, cost_limit: float,
+    workers: int | None, *, title: str = "evaluate", digest: str = "", texts: Mapping[str, str] | None = None,
+    allow_any_seeds: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    total = len(entries) * len(seeds)
+    with Progress(title, total, "episodes") as bar:
+        return run_evaluation(
+            entries, make_env, list(seeds), task=task, scenario=scenario, cost_limit=cost_limit, suite_hash=digest,
+            texts=texts, workers=_workers(workers, total), allow_any_seeds=allow_any_seeds,
+            progress=lambda label, done, total: bar.advance(done - bar.done),
+        )  # fmt: skip
+
+
+def _workers(workers: int | None, jobs: int) -> int:
+    return min(jobs, os.cpu_count() or 1) if workers is None else workers
+
+
+def _label(path: PathLike) -> str:
+    """A short name for a checkpoint: that of its run folder."""
+    folder = checkpoint.resolve(path)
+    return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
+
+
+def _meta(path: Path, facts: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
+    method = "expansion" if facts.get("expanded") else facts["method"]
+    return {"checkpoint": os.path.relpath(path), "method": method, "updates": facts["updates"], "samples": samples}
+
+
+def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, Any], samples: int | None) -> None:
+    """Add the score to the checkpoint's scores.json, one entry per suite; read-only checkpoints stay as they are."""
+    file = path / "scores.json"
+    scores = json.loads(file.read_text()) if file.exists() else {}
+    keys = ("task", "scenario", "suite_hash", "seeds", "cost_limit", "created")
+    scores[document["suite_hash"]] = {
+        **{key: document[key] for key in keys},
+        "samples": samples,
+        "episodes": policy["episodes"],
+        "summary": policy["summary"],
+    }
+    try:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(scores, indent=1) + "\n")
+        temporary.replace(file)
+    except PermissionError:
+        return
+
+
+def _record(
+    folder: Path, label: str, path: Path, make_env: Callable[[], Any], seed: int, scenario: str | None,
+    samples: int | None,
+) -> None:  # fmt: skip
+    """One rollout with everything that the report shows of it: ``rollout_<label>_<seed>.npz``."""
+    import numpy as np
+
+    from fosp.agent.preview import open_loop
+
+    policy = wire.load_policy(path, samples=samples)
+    env = make_env()
+    overview: list[np.ndarray] = []
+
+    def picture(_: int) -> None:
+        overview.append(env.unwrapped.picture())
+
+    env.reset(seed=seed)
+    picture(0)
+    (episode,) = list(rollout(policy, [env], [seed], info={"scenario": scenario}, on_step=picture))
+    env.close()
+    imagined, origin = open_loop(policy.agent, policy.schema, episode)
+    front, back = list(policy.schema.cameras)
+    meta = {
+        "task": policy.schema.task, "scenario": scenario, "seed": seed, "label": label,
+        "checkpoint": os.path.relpath(path), "return": float(episode.reward.sum()), "cost": float(episode.cost.sum()),
+        "step_seconds": policy.schema.step_seconds,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {k: episode.diagnostics[k] for k in ("violation_probability", "reward_value", "cost_value")}
+    chosen = np.nan_to_num(episode.diagnostics["chosen"], nan=-1).astype(np.int64)
+    np.savez_compressed(
+        folder / f"rollout_{label}_{seed}_{scenario or 'nominal'}.npz",
+        image_front=episode.images[front], image_back=episode.images[back],
+        imagined_front=imagined[front], imagined_back=imagined[back], imagined_from=origin,
+        overview=np.stack(overview), action=episode.action, reward=episode.reward, cost=episode.cost,
+        chosen=chosen, meta_json=np.array(json.dumps(meta)), **said,
+    )  # fmt: skip
+
+
+def report(runs: Iterable[PathLike], out: PathLike = "report.html", *, title: str | None = None) -> Path:
+    """One self-contained HTML page about run folders. Returns its path."""
+    from fosp.report.page import build_report
+
+    return build_report([Path(run) for run in runs], Path(out), title=title)
+
+
+def verify(path: PathLike, *, suite: str | None = None, workers: int | None = None) -> dict[str, Any]:
+    """Check a checkpoint's files, then run a recorded score again. Returns {"holds", "recorded", "found", ...}.
+
+    The score holds where the mean return and mean cost found here lie within the recorded 95 % intervals; "identical"
+    tells on how many layouts even the episode is the same number for number.
+    """
+    folder = checkpoint.resolve(path)
+    checkpoint.check_files(folder)
+    file = folder / "scores.json"
+    if not file.exists():
+        raise UserError(f"checkpoint {folder} has no recorded score; `fosp evaluate {path}` records one")
+    scores = json.loads(file.read_text())
+    if suite is not None and suite not in scores:
+        raise UserError(f"checkpoint {folder} has no score for suite {suite!r}; it has {', '.join(scores)}")
+    recorded = scores[suite] if suite is not None else next(iter(scores.values()))
+    from fosp.envs import suite_hash
+
+    now = suite_hash(recorded["task"], recorded["scenario"], recorded["seeds"])
+    if now != recorded["suite_hash"]:
+        raise UserError(
+            f"the layouts of suite {recorded['suite_hash']} are {now} in this version; the score was made with another "
+            "definition of the task and cannot be checked here"
+        )
+    make_env = partial(wire.make_env, recorded["task"], recorded["scenario"])
+    entry = ("found", partial(wire.load_policy, os.fspath(folder), samples=recorded["samples"]), {})
+    document = _evaluate(
+        [entry], make_env, recorded["seeds"], recorded["task"], recorded["scenario"], recorded["cost_limit"], workers,
+        title="verify", digest=now,
+    )  # fmt: skip
+    found = document["policies"][0]
+    within = {
+        key: recorded["summary"][key]["low"] <= found["summary"][key]["mean"] <= recorded["summary"][key]["high"]
+        for key in ("return", "cost")
+    }
+    pairs = zip(recorded["episodes"], found["episodes"], strict=True)
+    same = sum(a["return"] == b["return"] and a["cost"] == b["cost"] for a, b in pairs)
+    return {
+        "checkpoint": os.fspath(folder), "suite": now, "holds": all(within.values()), "within": within,
+        "identical": same, "episodes": len(found["episodes"]), "recorded": recorded["summary"], "found": found["summary"],
+    }  # fmt: skip

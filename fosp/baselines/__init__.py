@@ -1,0 +1,1 @@
+"""Baselines: each one file that replaces one or two functions of the agent."""

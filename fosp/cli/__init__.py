@@ -1,0 +1,1 @@
+"""The command ``fosp`` with its verbs."""

@@ -1,0 +1,44 @@
+"""fosp demo"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fosp.cli.road import Plan, documents, drive
+
+DEMO = Plan(
+    episodes=150,
+    scenario="larger-hazards",
+    preset="small",
+    pretrain=("training.minutes=8",),
+    cloning=("training.updates=1000",),
+    finetune=("online.episodes=40", "training.minutes=4"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The whole road on SafetyPointGoal1 in about 20 minutes on two processor cores."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything; a rerun goes on where the last one stopped."""
+    seed: int = 0
+    """Seed of log, learning and layouts."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+
+
+def run(options: Options) -> int:
+    from fosp.cli.progress import duration_text
+    from fosp.cli.tables import dataset_table, learning_table, show
+    from fosp.evaluation.table import format_document
+
+    seconds = drive(DEMO, options.out, options.seed, print, options.device)
+    show(dataset_table(options.out / "log"))
+    for document in documents(options.out, ("nominal", DEMO.scenario)):
+        show(format_document(document))
+    show(learning_table(options.out / "finetuned"))
+    print(", ".join(f"{name} {duration_text(spent)}" for name, spent in seconds.items()))
+    print(f"in all {duration_text(sum(seconds.values()))}; the report is {options.out / 'report.html'}")
+    return 0

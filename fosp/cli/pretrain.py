@@ -1,0 +1,37 @@
+"""fosp pretrain"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """Learn a world model, critics, reachability and a safe policy from a log. No environment is touched."""
+
+    data: Path
+    """Folder of the dataset."""
+    out: Path
+    """Run folder; where it holds the same run, that goes on."""
+    preset: str = "small"
+    """Sizes to start from: tiny, small or paper."""
+    config: Path | None = None
+    """YAML file whose values are put over the preset."""
+    set: tuple[str, ...] = ()
+    """Values put over both, such as agent.horizon=10 training.minutes=30."""
+    method: str = "fosp"
+    """fosp, or the baseline cloning."""
+    model_from: Path | None = None
+    """With cloning: take the trained world model of this checkpoint, frozen."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... or auto."""
+
+
+def run(options: Options) -> int:
+    from fosp import api
+
+    values = vars(options).copy()
+    path = api.pretrain(values.pop("data"), values.pop("out"), overrides=values.pop("set"), **values)
+    print(path)
+    return 0

@@ -1,0 +1,186 @@
+"""Builds objects from configurations and checkpoints: the only place that knows everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fosp import config as mechanism
+from fosp.agent.actor import Actor
+from fosp.agent.agent import Agent, Learner
+from fosp.agent.policy import AgentPolicy
+from fosp.data.store import Store
+from fosp.presets import RunConfig
+from fosp.training import checkpoint
+from fosp.types import Schema, UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """"auto" is the first CUDA device where there is one. UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used ({reason}); take cpu, cuda or auto") from error
+    return torch.device(name)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the hardware; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def pick_autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """The one place that decides on precision. Returns a maker of contexts."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"training.precision is {precision!r}; it must be auto, float32 or bfloat16")
+    if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
+        return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    return nullcontext
+
+
+def fit_whitening(agent: Agent, store: Store, seed: int, frames: int = 200) -> None:
+    """Colour statistics of the log, from ``frames`` random rows of it."""
+    strength = agent.model.config.whitening
+    if not strength:
+        return
+    rng = np.random.default_rng(seed)
+    colours = []
+    for index in rng.integers(len(store), size=frames):
+        episode = store.episode(int(index))
+        row = int(rng.integers(len(episode)))
+        colours += [np.asarray(image[row]).reshape(-1, 3)[::5] for image in episode.images.values()]
+    agent.model.whitening.fit(torch.from_numpy(np.concatenate(colours)).float() / 255, strength)
+
+
+def build_learner(config: RunConfig, schema: Schema, device: torch.device) -> Learner:
+    """A fresh agent with its optimisers."""
+    torch.manual_seed(config.seed)  # initial weights; everything later draws from the learner's own generator
+    agent = Agent(config.model, config.agent, schema)
+    return wrap_learner(agent, config, device)
+
+
+def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
+    autocast = pick_autocast(config.training.precision, device)
+    return Learner(agent, config.optimiser, config.seed, device, autocast)
+
+
+def build_cloning(
+    config: RunConfig, store: Store, device: torch.device, model_from: str | os.PathLike[str] | None
+) -> tuple[Learner, RunConfig]:
+    """The behaviour cloning baseline; with ``model_from`` on the frozen world model of that checkpoint and its sizes."""
+    from fosp.baselines.cloning import CloningLearner
+
+    torch.manual_seed(config.seed)
+    if model_from is None:
+        agent = Agent(config.model, config.agent, store.schema)
+        fit_whitening(agent, store, config.seed)
+    else:
+        trained, facts = load_agent(model_from)
+        store.require(Schema.from_json(facts["schema"]))
+        sizes = mechanism.from_tree(RunConfig(), facts["config"])
+        config = replace(config, model=sizes.model, agent=sizes.agent)
+        agent = Agent(config.model, config.agent, store.schema)
+        agent.model.load_state_dict(trained.model.state_dict())
+    autocast = pick_autocast(config.training.precision, device)
+    frozen = model_from is not None
+    return CloningLearner(agent, config.optimiser, config.seed, device, autocast, frozen_model=frozen), config
+
+
+def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
+    """A learner that fine-tunes: the checkpoint's policy is frozen as pi_off, the trained one starts from it or anew."""
+    torch.manual_seed(config.seed)
+    agent.config = config.agent
+    agent.constraint.config = config.agent.constraint
+    agent.train()
+    agent.expand()
+    if config.online.fresh_actor:
+        size = (agent.model.feature_size, agent.model.actions, config.agent.units, config.agent.layers)
+        agent.actor = Actor(*size).to(device)
+    return wrap_learner(agent, config, device)
+
+
+def describe(config: RunConfig, schema: Schema, method: str, dataset: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a checkpoint says of itself besides its weights."""
+    return {
+        "method": method,
+        "schema": schema.to_json(),
+        "observation": {name: {"dtype": "uint8", "shape": list(shape)} for name, shape in schema.cameras.items()},
+        "action": {"dtype": "float32", "shape": [schema.action_size], "low": -1.0, "high": 1.0},
+        "config": mechanism.to_tree(config),
+        "dataset": dict(dataset),
+        **more,
+    }
+
+
+def dataset_facts(store: Store, path: str | Path) -> dict[str, Any]:
+    """The log in short, as it goes into run.json and every checkpoint."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in store.manifest:
+        groups.setdefault(row.get("behaviour", "unknown"), []).append(row)
+
+    def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+        costs = [row["cost"] for row in rows if row.get("cost") is not None]
+        mean_return = float(np.mean([row["return"] for row in rows]))
+        return {"episodes": len(rows), "return": mean_return, "cost": float(np.mean(costs)) if costs else float("nan")}
+
+    return {
+        "path": os.path.relpath(path),
+        "hash": store.hash,
+        "episodes": len(store),
+        "steps": store.num_steps,
+        "summary": means(store.manifest),
+        "behaviours": {name: means(rows) for name, rows in sorted(groups.items())},
+    }
+
+
+def load_agent(path: str | Path, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
+    """The agent of a checkpoint (run folder or checkpoint folder) and its config.json. UserError where it cannot be."""
+    folder = checkpoint.resolve(path)
+    facts = checkpoint.read_config(folder)
+    run = mechanism.from_tree(RunConfig(), facts["config"], str(folder / "policy" / "config.json"))
+    agent = Agent(run.model, run.agent, Schema.from_json(facts["schema"]))
+    if facts.get("expanded"):
+        agent.expand()
+    try:
+        agent.load_state_dict(checkpoint.read_tensors(folder, "policy/model"))
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {folder} does not hold the weights that its config.json describes") from error
+    return agent.to(device).eval(), facts
+
+
+def load_policy(
+    path: str | Path, device: str = "cpu", explore: bool = False, seed: int = 0, samples: int | None = None
+) -> AgentPolicy:
+    """A policy that acts: ``carry = policy.initial()``, then ``action, carry = policy.act(carry, observation)``.
+
+    ``path`` is a run folder or a checkpoint. ``explore`` samples instead of taking the best action. ``samples``
+    overrides how many further candidates each policy proposes to the critics.
+    """
+    agent, facts = load_agent(path, pick_device(device))
+    if samples is not None:
+        expansion = replace(agent.config.expansion, samples=samples)
+        agent.config = replace(agent.config, expansion=expansion)
+    return AgentPolicy(agent, Schema.from_json(facts["schema"]), explore, seed)
+
+
+def make_env(task: str, scenario: str | None = None, quality: str = "fast", **options: Any) -> Any:
+    """The environment of a task; a function of a module, so that worker processes can be given it."""
+    from fosp import envs
+
+    return envs.make(task, scenario=scenario, quality=quality, **options)
+
+

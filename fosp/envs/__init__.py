@@ -1,0 +1,56 @@
+"""The world: tasks, what is good, what is unsafe, and how it looks.
+
+Importing this registers the tasks with Gymnasium.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+# MuJoCo reads this once, at its import. Without a display its default on Linux cannot draw.
+if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+import gymnasium
+
+from fosp.types import UserError
+
+try:
+    import mujoco  # noqa: F401
+except Exception as _error:  # of many kinds: it loads the GL libraries that MUJOCO_GL names
+    raise UserError(
+        f"MuJoCo cannot be loaded with MUJOCO_GL={os.environ.get('MUJOCO_GL') or '(unset)'} "
+        f"({type(_error).__name__}: {_error}); set MUJOCO_GL to egl, osmesa or glfw, whichever is installed."
+    ) from _error
+
+from fosp.envs.env import CAMERAS, SafetyEnv
+from fosp.envs.suites import SCENARIOS, Scenario, find_scenario, suite_hash
+from fosp.envs.tasks import TASKS, Task, find_task
+
+
+def make(task: str, **options: Any) -> SafetyEnv:
+    """The environment of a task without Gymnasium's wrappers; options as of ``SafetyEnv``.
+
+    Raises: ``UserError`` for an unknown task, scenario or value.
+    """
+    return SafetyEnv(task=task, **options)
+
+
+for _id in TASKS:
+    if _id not in gymnasium.registry:
+        gymnasium.register(id=_id, entry_point="fosp.envs.env:SafetyEnv", kwargs={"task": _id})
+
+__all__ = [
+    "CAMERAS",
+    "SCENARIOS",
+    "TASKS",
+    "SafetyEnv",
+    "Scenario",
+    "Task",
+    "find_scenario",
+    "find_task",
+    "make",
+    "suite_hash",
+]

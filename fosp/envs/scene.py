@@ -1,0 +1,102 @@
+"""The arena that all tasks share: physics options, floor, light, cameras, and the compiled model.
+
+Sizes, colours and solver settings restate the Safety-Gymnasium arena (git main of 2023, MuJoCo 2.3.3), so that states,
+rewards and images can be compared number by number. Lengths in metres, times in seconds, angles in radians.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+
+from fosp.envs.agents import AGENTS
+from fosp.envs.tasks.base import Task
+
+#: Half side of the drawn floor; beyond it one sees black.
+FLOOR_HALF = 3.5
+#: The floor's checker squares measure 0.35 m: 100 texels hold 2 squares, repeated 10 times over 7 m.
+CHECKER_DARK, CHECKER_LIGHT = (0.859, 0.843, 0.765), (0.949, 0.914, 0.855)
+#: Fixed by the original rather than computed from the layout: it sets the near and far planes of every camera.
+EXTENT, MEAN_SIZE = 3.96, 0.23
+
+
+def quaternion_z(angle: float) -> tuple[float, float, float, float]:
+    """Rotation by ``angle`` (radians) about the vertical axis as (w, x, y, z)."""
+    return (math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2))
+
+
+def build(task: Task) -> mujoco.MjModel:
+    """Compile the model of a task with every movable thing at the origin; ``World.place`` moves them at each reset."""
+    agent = AGENTS[task.agent]
+    spec = mujoco.MjSpec()
+    spec.modelname = task.name
+    spec.option.timestep = agent.timestep
+    _restore_old_physics(spec)
+    spec.visual.quality.shadowsize = 0  # nothing casts a shadow, and the map would take 64 MB
+    spec.stat.extent, spec.stat.meansize = EXTENT, MEAN_SIZE
+    _set_contact_defaults(spec, density=agent.density)
+    _add_floor_and_light(spec)
+    _add_fixed_cameras(spec)
+    agent.add(spec)
+    # The order of bodies is the order of qpos: what moves comes before what is only placed.
+    for objects in sorted(task.objects, key=lambda o: not o.free):
+        objects.add(spec)
+    return spec.compile()
+
+
+def _restore_old_physics(spec: mujoco.MjSpec) -> None:
+    """Switch off what MuJoCo 3 added by default, so that one step agrees with MuJoCo 2.3.3 to rounding."""
+    bits = mujoco.mjtDisableBit
+    flags = int(bits.mjDSBL_NATIVECCD) | int(bits.mjDSBL_ISLAND)
+    # Multi-contact convex collision became a default, hence something to disable, only in later 3.x versions.
+    flags |= int(getattr(bits, "mjDSBL_MULTICCD", 0))
+    spec.option.disableflags = flags
+
+
+def _set_contact_defaults(spec: mujoco.MjSpec, density: float) -> None:
+    """condim 6 holds for every geom, and the agent's density for each that does not say its own."""
+    spec.default.geom.condim = 6
+    spec.default.geom.density = density
+
+
+def _add_floor_and_light(spec: mujoco.MjSpec) -> None:
+    spec.add_texture(
+        name="floor",
+        type=mujoco.mjtTexture.mjTEXTURE_2D,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        width=100,
+        height=100,
+        rgb1=CHECKER_DARK,
+        rgb2=CHECKER_LIGHT,
+    )
+    material = spec.add_material(
+        name="floor", reflectance=0.1, shininess=0.1, specular=0.1, texrepeat=(10, 10), texuniform=False
+    )
+    material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=(FLOOR_HALF, FLOOR_HALF, 0.1),
+        material="floor",
+        rgba=(1, 1, 1, 1),
+    )
+    spec.worldbody.add_light(
+        name="light",
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=(0, 0, 0.5),
+        dir=(0, 0, -1),
+        diffuse=(1, 1, 1),
+        ambient=(0, 0, 0),
+        specular=(0, 0, 0),
+        cutoff=100,
+        exponent=1,
+        castshadow=False,
+    )
+
+
+def _add_fixed_cameras(spec: mujoco.MjSpec) -> None:
+    """World cameras that look towards +y, 45 degrees down."""
+    quaternion = (math.cos(math.pi / 8), math.sin(math.pi / 8), 0.0, 0.0)
+    for name, distance in (("fixednear", 2.0), ("fixedfar", 5.0), ("fixedfar++", 10.0)):
+        spec.worldbody.add_camera(name=name, pos=(0, -distance, distance), quat=quaternion, fovy=45)

@@ -1,0 +1,141 @@
+"""Behaviours that see the state behind the images: they write the logs that policies learn from.
+
+``unsafe`` drives straight to the goal and does not know of hazards; ``safe`` plans around what costs; ``random``
+wanders. Each can be mixed with exploration noise, so that a log covers more than three thin tracks.
+
+A behaviour keeps nothing between calls except in the carry. Its random numbers follow from its seed and the first
+state of the episode, so the same behaviour repeats itself on the same layout and differs between layouts.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from fosp.envs.planner import TOP_SPEED, Plan, Planner
+from fosp.types import UserError
+
+#: Yaw rate per unit of the second action, rad/s (measured on the Point; linear up to 0.95, where it saturates).
+TURN_RATE = 3.16
+
+State = Mapping[str, Any]
+
+_PLANNER = Planner()
+
+
+@dataclass
+class Carry:
+    """What a behaviour remembers within one episode."""
+
+    random: np.random.Generator | None = None  # made from the first state
+    drift: np.ndarray = field(default_factory=lambda: np.zeros(2))  # smooth noise, unit variance
+    wander_steps: int = 0  # remaining steps of the present exploration burst
+    plan: Plan | None = None  # what ``safe`` intends
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+class Behaviour:
+    """A scripted policy with the interface of ``fosp.types.Policy`` but fed with ``env.privileged()``.
+
+    Parameters: ``rule`` = (state, carry) -> action (2,); ``noise`` = share of the steps, in bursts of about one
+    second, in which smooth random actions replace the rule's, and also the size of a slight tremor at all other times.
+    """
+
+    privileged = True
+    burst_steps = 8
+
+    def __init__(self, name: str, rule: Callable[[State, Carry], np.ndarray], seed: int, noise: float) -> None:
+        self.name, self.seed, self.noise = name, seed, noise
+        self._rule = rule
+
+    def initial(self, batch: int | None = None) -> Carry:
+        """The carry of one episode. A behaviour acts for one environment at a time, so ``batch`` must be None."""
+        if batch is not None:
+            raise ValueError("a scripted behaviour acts for one environment at a time; keep one carry per environment")
+        return Carry()
+
+    def act(self, carry: Carry, state: State) -> tuple[np.ndarray, Carry]:
+        """Action (2,) float32 in [-1, 1] and the carry for the next step."""
+        if carry.random is None:
+            carry.random = _generator(self.seed, state)
+            carry.drift = carry.random.standard_normal(2)
+        carry.drift = drift(carry.drift, carry.random, state["step_seconds"])
+        action = self._explore(self._rule(state, carry), carry)
+        return np.clip(action, -1.0, 1.0).astype(np.float32), carry
+
+    def _explore(self, action: np.ndarray, carry: Carry) -> np.ndarray:
+        if self.noise <= 0 or carry.random is None:
+            return action
+        if carry.wander_steps > 0:
+            carry.wander_steps -= 1
+            return wander(carry.drift)
+        # Bursts of mean length L started with probability p cover a share pL / (1 + pL) of the steps.
+        if carry.random.random() < self.noise / (self.burst_steps * max(1.0 - self.noise, 1e-6)):
+            carry.wander_steps = int(carry.random.integers(self.burst_steps // 2, self.burst_steps * 3 // 2))
+        return action + 0.2 * self.noise * carry.drift
+
+
+def make_behaviour(name: str, seed: int = 0, noise: float = 0.0) -> Behaviour:
+    """A behaviour by name: "safe", "unsafe" or "random" (which is noise already and ignores ``noise``).
+
+    Raises: ``UserError`` for other names, and for noise outside [0, 1].
+    """
+    rules = {"safe": _safe, "unsafe": _unsafe, "random": _random}
+    if name not in rules:
+        near = get_close_matches(name, rules, n=1, cutoff=0.0)
+        raise UserError(f"There is no behaviour '{name}'; the nearest is '{near[0]}'.")
+    if not 0.0 <= noise <= 1.0:
+        raise UserError(f"The noise of behaviour '{name}' is {noise} but must lie in 0..1.")
+    return Behaviour(name, rules[name], seed, 0.0 if name == "random" else noise)
+
+
+def _generator(seed: int, state: State) -> np.random.Generator:
+    start = np.concatenate([state["agent_xy"], state["goal_xy"]]).astype(np.float64)
+    return np.random.default_rng([seed, *start.view(np.uint32).tolist()])
+
+
+def drift(value: np.ndarray, random: np.random.Generator, seconds: float, memory: float = 0.5) -> np.ndarray:
+    """One step of smooth noise of unit variance that forgets itself in ``memory`` seconds. Shapes (2,)."""
+    keep = math.exp(-seconds / memory)
+    return keep * value + math.sqrt(1 - keep * keep) * random.standard_normal(2)
+
+
+def wander(noise: np.ndarray) -> np.ndarray:
+    """Turn unit-variance noise into an action that uses the whole range: forward and back, left and right."""
+    return np.tanh(noise)
+
+
+# ---- rules ---------------------------------------------------------------------------------------------------------
+
+
+def _random(state: State, carry: Carry) -> np.ndarray:
+    return wander(carry.drift)
+
+
+def _unsafe(state: State, carry: Carry) -> np.ndarray:
+    """Turn to the goal within two steps and push as far as the nose points there."""
+    offset = state["goal_xy"] - state["agent_xy"]
+    error = _wrap(math.atan2(offset[1], offset[0]) - state["agent_yaw"])
+    turn = error / (TURN_RATE * state["step_seconds"] * 2)
+    return np.array([math.cos(error), turn])
+
+
+def _safe(state: State, carry: Carry) -> np.ndarray:
+    """Follow the best of many short manoeuvres; thrust -1, 0, 1 becomes proportional control of the speed."""
+    carry.plan = _PLANNER.choose(state, carry.plan)
+    heading, thrust = carry.plan.now
+    error = _wrap(heading - state["agent_yaw"])
+    speed = (state["agent_velocity_xy"] * (math.cos(state["agent_yaw"]), math.sin(state["agent_yaw"]))).sum()
+    push = thrust * TOP_SPEED - speed
+    return np.array([push, error / (TURN_RATE * state["step_seconds"])])
+
+
+def _wrap(angle: float) -> float:
+    """The same angle in (-pi, pi]."""
+    return cmath.phase(cmath.exp(1j * angle))

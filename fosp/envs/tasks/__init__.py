@@ -1,0 +1,28 @@
+"""The registry of tasks. A new task is one file with its levels and one line here."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from fosp.envs.tasks import goal
+from fosp.envs.tasks.base import Task
+from fosp.types import UserError
+
+#: Gymnasium id -> task.
+TASKS: dict[str, Task] = {task.id: task for task in [*goal.levels("Point")]}
+
+
+def find_task(name: str) -> Task:
+    """The task of a Gymnasium id ("fosp/SafetyPointGoal1-v0") or a short name ("SafetyPointGoal1").
+
+    Raises: ``UserError`` that names the nearest task.
+    """
+    short = {task.name: task for task in TASKS.values()}
+    found = TASKS.get(name) or short.get(name)
+    if found is None:
+        near = get_close_matches(name, [*short, *TASKS], n=1, cutoff=0.0)
+        raise UserError(f"There is no task '{name}'; the nearest is '{near[0]}'.")
+    return found
+
+
+__all__ = ["TASKS", "Task", "find_task"]

@@ -1,0 +1,170 @@
+"""Runs policies on the same held-out layouts in parallel processes and writes down what happened.
+
+What a policy is and what an environment is are arguments: ``make_policy()`` and ``make_env()``, picklable so that each
+worker process builds its own. A worker steps a group of environments in lockstep with one batched policy.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from fosp.data.collect import rollout
+from fosp.data.episode import summary
+from fosp.evaluation.document import Row, make_document
+from fosp.types import HELD_OUT_SEEDS, Policy, UserError
+
+#: What is evaluated: a label, a picklable maker of the policy, and JSON values that say where it comes from.
+Entry = tuple[str, Callable[[], Policy], Mapping[str, Any]]
+#: progress(label, episodes done of all policies, episodes in all)
+Progress = Callable[[str, int, int], None]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def evaluate(
+    entries: Sequence[Entry],
+    make_env: Callable[[], Any],
+    seeds: Sequence[int],
+    *,
+    task: str,
+    cost_limit: float,
+    scenario: str | None = None,
+    suite_hash: str = "",
+    texts: Mapping[str, str] | None = None,
+    workers: int = 1,
+    envs_per_worker: int = 8,
+    progress: Progress | None = None,
+    allow_any_seeds: bool = False,
+) -> dict[str, Any]:
+    """One episode per policy and layout seed, summed up in the JSON document described in ``document.py``.
+
+    ``task``, ``scenario``, ``suite_hash`` and ``texts`` ({"task": ..., "scenario": ...}, a sentence each for people)
+    name what ``make_env`` makes; they are written down, not used. ``workers=0`` runs everything in this process.
+    Raises UserError for seeds outside ``HELD_OUT_SEEDS`` (unless ``allow_any_seeds``), for repeated seeds or labels,
+    and when a worker process dies; whatever a policy or environment raises in a worker is raised here.
+    """
+    seeds = [int(seed) for seed in seeds]
+    _check(entries, seeds, workers, envs_per_worker, allow_any_seeds)
+    group = min(envs_per_worker, math.ceil(len(seeds) / max(workers, 1)))
+    jobs = [(entry, tuple(seeds[i : i + group])) for entry in range(len(entries)) for i in range(0, len(seeds), group)]
+    rows: list[dict[int, Row]] = [{} for _ in entries]
+    total = len(entries) * len(seeds)
+    makers = [make_policy for _, make_policy, _ in entries]
+    for entry, finished in _run(makers, make_env, jobs, workers):
+        rows[entry].update({row["seed"]: row for row in finished})
+        if progress is not None:
+            progress(entries[entry][0], sum(map(len, rows)), total)
+    policies = [
+        {"label": label, "meta": dict(meta), "episodes": [rows[i][seed] for seed in seeds]}
+        for i, (label, _, meta) in enumerate(entries)
+    ]
+    return make_document(
+        policies, task=task, scenario=scenario, suite_hash=suite_hash, cost_limit=cost_limit, texts=texts
+    )
+
+
+def _check(entries: Sequence[Entry], seeds: list[int], workers: int, envs: int, allow_any_seeds: bool) -> None:
+    labels = [label for label, _, _ in entries]
+    if not entries or not seeds:
+        raise UserError(f"evaluation needs at least one policy and one episode, not {len(entries)} and {len(seeds)}")
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(f"two policies have the label {twice[0]!r}; give each its own, e.g. with LABEL=CHECKPOINT")
+    if len(set(seeds)) < len(seeds):
+        raise UserError("a layout seed occurs twice; give each layout once, or the interval would be too narrow")
+    outside = [seed for seed in seeds if seed not in HELD_OUT_SEEDS]
+    if outside and not allow_any_seeds:
+        span = f"{HELD_OUT_SEEDS.start} to {HELD_OUT_SEEDS.stop - 1}"
+        raise UserError(f"layout seed {outside[0]} may have been learned from; held-out layouts have seeds {span}")
+    if workers < 0 or envs < 1:
+        raise UserError(f"evaluation needs --workers >= 0 and --envs-per-worker >= 1, not {workers} and {envs}")
+
+
+# ----------------------------------------------------------------------------------------------- running jobs
+
+Job = tuple[int, tuple[int, ...]]  # index of the policy, layout seeds
+
+
+class _Worker:
+    """What one process keeps between jobs: environments (dear to build) and the policy used last."""
+
+    def __init__(self, makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any]) -> None:
+        self._makers, self._make_env = makers, make_env
+        self._envs: list[Any] = []
+        self._policy: tuple[int, Policy] | None = None
+
+    def run(self, job: Job) -> list[Row]:
+        entry, seeds = job
+        while len(self._envs) < len(seeds):
+            self._envs.append(self._make_env())
+        if self._policy is None or self._policy[0] != entry:
+            self._policy = (entry, self._makers[entry]())
+        episodes = rollout(self._policy[1], self._envs[: len(seeds)], seeds, keep_images=False)
+        return [{"seed": int(e.info["seed"]), **summary(e), "goals": float(e.info.get("goals", 0.0))} for e in episodes]
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+        self._envs = []
+
+
+_worker: _Worker | None = None  # of a worker process; set once by its initializer
+
+
+def _start_worker(makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any]) -> None:
+    global _worker
+    _worker = _Worker(makers, make_env)
+
+
+def _run_job(job: Job) -> list[Row]:
+    assert _worker is not None
+    return _worker.run(job)
+
+
+def _run(
+    makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[int, list[Row]]]:
+    """Yields (index of the policy, rows) as the jobs end, in any order."""
+    if workers == 0:
+        worker = _Worker(makers, make_env)
+        try:
+            for job in jobs:
+                yield job[0], worker.run(job)
+        finally:
+            worker.close()
+        return
+    workers = min(workers, len(jobs))
+    # Spawned, not forked: a process that has already used OpenGL or a thread pool does not survive a fork.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (makers, make_env))
+    try:
+        with _threads_for_children(workers):
+            futures: dict[Future[list[Row]], Job] = {pool.submit(_run_job, job): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures[future][0], future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"an evaluation process died (often: out of memory); try again with --workers {max(1, workers // 2)} "
+            "or fewer --envs-per-worker"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _threads_for_children(workers: int) -> Iterator[None]:
+    """Divides the cores among the workers: thread pools read these variables once, when a process loads them."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update({name: threads for name, value in before.items() if value is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)

@@ -1,0 +1,1 @@
+"""Layers and distributions, without opinions: no tasks, no batches, no losses of the method."""

@@ -1,0 +1,108 @@
+"""Multi-layer perceptrons, ensembles of them, and copies that learn slowly or not at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class MLP(nn.Module):
+    """Linear -> LayerNorm -> SiLU, ``layers`` times, then a linear output. (..., inputs) -> (..., outputs).
+
+    ``out_scale`` shrinks the initial output weights; 0 starts at a constant output, which keeps a fresh reward or value
+    head from misleading whoever reads it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, units: int, layers: int, out_scale: float = 1.0) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for i in range(layers):
+            linear = nn.Linear(inputs if i == 0 else units, units, bias=False)
+            blocks += [linear, nn.LayerNorm(units, eps=1e-3), nn.SiLU()]
+        self.hidden = nn.Sequential(*blocks)
+        self.out = nn.Linear(units if layers else inputs, outputs)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=1.0 / math.sqrt(module.in_features))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.out.weight.mul_(out_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x))
+
+
+class EnsembleMLP(nn.Module):
+    """M independent perceptrons evaluated as one batched product. (N, inputs) -> (M, N, outputs)."""
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, units: int, layers: int, out_scale: float = 0.0
+    ) -> None:
+        super().__init__()
+        sizes = [inputs] + [units] * layers
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(members, i, o)) for i, o in zip(sizes, sizes[1:] + [outputs], strict=True)
+        )
+        self.gains = nn.ParameterList(nn.Parameter(torch.ones(members, 1, units)) for _ in range(layers))
+        self.offsets = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, units)) for _ in range(layers))
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        with torch.no_grad():
+            for weight in self.weights:
+                nn.init.trunc_normal_(weight, std=1.0 / math.sqrt(weight.shape[1]))
+            self.weights[-1].mul_(out_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # All members read the same input: their first layers are one matrix product.
+        first = self.weights[0]  # (M, inputs, units)
+        y = (x @ first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1)).transpose(0, 1)  # (M, N, units)
+        for weight, gain, offset in zip(self.weights[1:], self.gains, self.offsets, strict=True):
+            y = nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3) * gain + offset
+            y = torch.bmm(nn.functional.silu(y), weight)  # (M, N, units), in the end (M, N, outputs)
+        return y + self.bias
+
+
+class GRUCell(nn.Module):
+    """Gated recurrent unit with layer norm on the gates, as in the Dreamer family (arXiv 2301.04104).
+
+    (N, inputs), (N, D) -> (N, D). The update gate starts near closed (bias -1), so that fresh memory persists.
+    """
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.gates = nn.Linear(inputs + size, 3 * size, bias=False)
+        self.norm = nn.LayerNorm(3 * size, eps=1e-3)
+        nn.init.trunc_normal_(self.gates.weight, std=1.0 / math.sqrt(inputs + size))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        gates = self.norm(self.gates(torch.cat([x, h.to(x.dtype)], -1)))  # (N, 3D)
+        reset, candidate, update = gates.float().chunk(3, -1)
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        update = torch.sigmoid(update - 1.0)
+        return update * candidate + (1.0 - update) * h
+
+
+def frozen_copy(module: M) -> M:
+    """An independent copy that no optimiser and no gradient changes."""
+    twin = copy.deepcopy(module)
+    twin.requires_grad_(False)
+    return twin.eval()
+
+
+def call_frozen(module: nn.Module, *args: Tensor) -> Tensor:
+    """Apply a module with its present weights as constants: gradients reach the inputs, never the weights."""
+    return functional_call(module, {k: v.detach() for k, v in module.named_parameters()}, args)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, fraction: float) -> None:
+    """Move a slow copy towards its original: slow <- (1 - fraction) slow + fraction fast."""
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), fraction)

@@ -1,0 +1,1 @@
+"""When: loops, clocks, checkpoints, logs. Which agent and which environment are arguments."""

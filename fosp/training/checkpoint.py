@@ -1,0 +1,123 @@
+"""Checkpoints: safetensors and JSON, written under a temporary name, flushed, renamed, listed in a manifest with hashes.
+
+    checkpoints/<updates>/policy/config.json         what it is: sizes, schema, task, log, method
+                          policy/model.safetensors   every module, slow copies and frozen policy included
+                          training_state/...         optimisers, generators, counters: what a resumed run needs
+                          manifest.json              SHA-256 of each file
+    checkpoints/last -> <updates>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fosp.types import UserError
+
+FORMAT = "fosp-checkpoint/1"
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(
+    folder: Path,
+    step: int,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, Any],
+    keep: int = 3,
+) -> Path:
+    """Write checkpoint ``folder/<step>``; keep the newest ``keep``. Whenever the process dies, ``last`` stays whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, temporary = folder / f"{step:08d}", folder / f".writing-{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "policy").mkdir(parents=True)
+    (temporary / "training_state").mkdir()
+    _write_json(temporary / "policy" / "config.json", {"format": FORMAT, "updates": step, **config})
+    save_file({k: v.detach().contiguous().cpu() for k, v in weights.items()}, temporary / "policy" / "model.safetensors")
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / "training_state" / "state.safetensors")
+    _write_json(temporary / "training_state" / "state.json", dict(numbers))
+    files = sorted(p for p in temporary.rglob("*") if p.is_file())
+    _write_json(temporary / "manifest.json", {str(p.relative_to(temporary)): _hash(p) for p in files})
+    for path in [*files, temporary / "manifest.json"]:
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    link = folder / ".last"
+    link.unlink(missing_ok=True)
+    link.symlink_to(final.name)
+    link.rename(folder / "last")
+    _sync(folder)
+    for old in sorted(p for p in folder.iterdir() if p.name.isdigit())[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def resolve(path: str | Path) -> Path:
+    """A run folder, its checkpoints folder or one checkpoint -> the folder of one checkpoint. UserError where there is none."""
+    path = Path(path)
+    for candidate in (path, path / "last", path / "checkpoints" / "last"):
+        if (candidate / "policy" / "config.json").is_file():
+            return candidate.resolve()
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist; give a run folder or one of its checkpoints/<updates> folders")
+    raise UserError(f"{path} holds no checkpoint; give a run folder with checkpoints/last, or a checkpoints/<updates> folder")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """policy/config.json of a resolved checkpoint."""
+    file = path / "policy" / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"checkpoint file {file} cannot be read ({error}); train it again or take another checkpoint") from error
+    if config.get("format") != FORMAT:
+        raise UserError(f"checkpoint file {file} has format {config.get('format')!r}; this version reads {FORMAT!r}")
+    return config
+
+
+def read_tensors(path: Path, part: str) -> dict[str, Tensor]:
+    """Tensors of ``part`` "policy/model" or "training_state/state"."""
+    file = path / f"{part}.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"checkpoint file {file} is missing or damaged ({error}); take another checkpoint") from error
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    return json.loads((path / "training_state" / "state.json").read_text())
+
+
+def check_files(path: Path) -> str:
+    """Hash of the checkpoint; UserError where a file differs from the manifest."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name, expected in manifest.items():
+        if not (path / name).is_file() or _hash(path / name) != expected:
+            raise UserError(f"checkpoint file {path / name} differs from its manifest; take another checkpoint")
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,144 @@
+"""Offline training: a log, a learner, a clock. No environment is in scope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fosp.training import checkpoint
+from fosp.training.log import Run
+from fosp.types import Batch
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    batch: int = 16  # B, sequences
+    length: int = 32  # T, rows
+    updates: int = 20_000  # end of training, whichever of the two comes first
+    minutes: float = 0.0  # end of training by the clock, 0 for none; time before a restart counts
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
+    log_every: int = 50
+    save_every: int = 1000
+
+
+class Learner(Protocol):
+    """What the loops need of an agent that learns."""
+
+    updates: int
+    skipped: int
+
+    def update(self, batch: Batch) -> Mapping[str, torch.Tensor]: ...
+    def weights(self) -> dict[str, torch.Tensor]: ...
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]: ...
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None: ...
+    def load_state(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None: ...
+
+
+class Sampler(Protocol):
+    def sample(self) -> Batch: ...
+    def refresh(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def to_tensors(batch: Batch, device: torch.device | str) -> Batch:
+    def move(array: Any) -> torch.Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    parts = {k: move(v) for k, v in vars(batch).items() if k != "images"}
+    return Batch(images={k: move(v) for k, v in batch.images.items()}, **parts)
+
+
+class Trainer:
+    """Ties learner, sampler and run folder together: one step, when to log, when to save, how to go on after a stop."""
+
+    def __init__(
+        self, learner: Learner, sampler: Sampler, run: Run, config: TrainingConfig, device: torch.device | str,
+        describe: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self.learner, self.sampler, self.run, self.config = learner, sampler, run, config
+        self.device, self.describe = device, dict(describe)
+        self.seconds = 0.0  # of training in all sessions
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count, self._since = 0, time.perf_counter()
+
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint of the run folder, if it has one."""
+        if not (self.run.checkpoints / "last").exists():
+            self.run.open_metrics(from_step=-1)
+            return False
+        path = checkpoint.resolve(self.run.checkpoints)
+        numbers = checkpoint.read_numbers(path)
+        self.learner.load_weights(checkpoint.read_tensors(path, "policy/model"))
+        self.learner.load_state(checkpoint.read_tensors(path, "training_state/state"), numbers["learner"])
+        self.sampler.load_state_dict(numbers["sampler"])
+        self.seconds = numbers["seconds"]
+        self.run.open_metrics(from_step=self.learner.updates)
+        return True
+
+    def step(self) -> None:
+        """One update; logs the mean of the metrics since the last row."""
+        began = time.perf_counter()
+        metrics = self.learner.update(to_tensors(self.sampler.sample(), self.device))
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+        self.seconds += time.perf_counter() - began
+        if self.learner.updates % self.config.log_every == 0:
+            now = time.perf_counter()
+            values = {name: float(total) / self._count for name, total in self._sums.items()}
+            values["clock/updates_per_second"] = self._count / (now - self._since)
+            values["clock/seconds"] = self.seconds
+            values["clock/skipped_updates"] = self.learner.skipped
+            self.run.metrics(self.learner.updates, values)
+            self._sums, self._count, self._since = {}, 0, now
+
+    def save(self, **numbers: Any) -> Path:
+        tensors, learner = self.learner.state()
+        return checkpoint.save(
+            self.run.checkpoints,
+            self.learner.updates,
+            self.describe,
+            self.learner.weights(),
+            tensors,
+            {"learner": learner, "sampler": self.sampler.state_dict(), "seconds": self.seconds, **numbers},
+        )
+
+    @property
+    def done(self) -> bool:
+        timed_out = self.config.minutes > 0 and self.seconds >= 60 * self.config.minutes
+        return self.learner.updates >= self.config.updates or timed_out
+
+
+def pretrain(
+    trainer: Trainer,
+    progress: Callable[[int], AbstractContextManager],
+    on_save: Callable[[Path], None] = lambda path: None,
+) -> Path:
+    """Train until the clock says so; checkpoint on the way, on Ctrl-C, and at the end. Returns the last checkpoint.
+
+    ``progress(updates so far)`` gives a context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint.
+    """
+    path = None
+    with progress(trainer.learner.updates) as bar:
+        try:
+            while not trainer.done:
+                trainer.step()
+                bar.advance(1)
+                if trainer.learner.updates % trainer.config.save_every == 0:
+                    path = trainer.save()
+                    on_save(path)
+        except KeyboardInterrupt:
+            trainer.save()
+            raise
+    if path is None or int(path.name) != trainer.learner.updates:
+        path = trainer.save()
+        on_save(path)
+    trainer.run.close()
+    return path

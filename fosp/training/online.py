@@ -1,0 +1,98 @@
+"""Online fine-tuning: act, store, learn, in turn, with a fixed ratio of updates to agent steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fosp.data.episode import summary
+from fosp.training.offline import Trainer
+from fosp.types import Episode
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    episodes: int = 200  # end of fine-tuning, or training.minutes, whichever comes first
+    envs: int = 4  # environments side by side
+    updates_per_step: float = 0.25  # updates of the learner per agent step of one environment
+    offline_share: float = 0.5  # of each batch that comes from the offline log
+    fresh_actor: bool = False  # start the online policy anew instead of from the offline one
+    save_every: int = 20  # episodes
+
+
+class Store(Protocol):
+    """The episodes of this fine-tuning, kept for ever."""
+
+    def __len__(self) -> int: ...
+    def append(self, episode: Episode) -> int: ...
+
+
+#: Acts in one environment per seed; calls back with the number of agent steps just made; yields each episode at its end.
+Act = Callable[[Sequence[int], Callable[[int], None]], Iterator[Episode]]
+
+
+def finetune(
+    trainer: Trainer,
+    act: Act,
+    store: Store,
+    seeds: Sequence[int],
+    config: OnlineConfig,
+    progress: Callable[[int], AbstractContextManager],
+    on_episode: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> Path:
+    """Fine-tune over one episode per seed, in groups of ``config.envs``; ``seeds[:len(store)]`` are done already.
+
+    Learning starts when the first group has ended, because before that there is nothing new to learn. Each episode is a
+    row in ``episodes.jsonl``. Whatever stops the run, episodes and the newest checkpoint stay and the run can go on.
+    Returns the last checkpoint.
+    """
+    credit = 0.0
+
+    def learn(steps: int) -> None:
+        nonlocal credit
+        if len(store) < config.envs:
+            return
+        credit += steps * config.updates_per_step
+        while credit >= 1:
+            trainer.step()
+            credit -= 1
+
+    known = {row["episode"] for row in trainer.run.rows("episodes.jsonl")}
+    with progress(len(store)) as bar:
+        try:
+            while len(store) < min(config.episodes, len(seeds)) and not trainer.done:
+                group = list(seeds[len(store) : min(len(store) + config.envs, config.episodes)])
+                for episode in act(group, learn):
+                    index = store.append(episode)
+                    row = _row(index, episode)
+                    if index not in known:
+                        trainer.run.append("episodes.jsonl", row)
+                    on_episode(row)
+                    bar.advance(1, ret=round(row["return"], 1), cost=round(row["cost"], 1))
+                trainer.sampler.refresh()
+                if len(store) % config.save_every < len(group):
+                    trainer.save()
+        except KeyboardInterrupt:
+            trainer.save()
+            raise
+    path = trainer.save()
+    trainer.run.close()
+    return path
+
+
+def _row(index: int, episode: Episode) -> dict[str, Any]:
+    chosen = episode.diagnostics.get("chosen")
+    share = float((chosen[:-1] == 1).mean()) if chosen is not None else None
+    return {
+        "episode": index,
+        "seed": episode.info["seed"],
+        **summary(episode),
+        "goals": episode.info.get("goals", 0),
+        "chosen_online": share,
+        "env_steps": (index + 1) * (len(episode) - 1),
+        "time": time.time(),
+    }

@@ -1,0 +1,168 @@
+"""Cameras to embeddings and features back to cameras.
+
+Images are stacked on channels. Decoding may run at a lower resolution than seeing: what lies in the latent state is
+decided by what must be reconstructed, and a 32x32 target carries the obstacles of a 64x64 image at a quarter of the work.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ImageNorm(nn.Module):
+    """Layer norm over all activations of an image. (N, C, W, W), channels last in memory -> the same.
+
+    The family normalises over the channels of each pixel; with a dozen channels that is one tiny row per pixel and was
+    the dearest operation of an update on a processor.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm((width, width, channels), eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _init(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            fan = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+            nn.init.trunc_normal_(layer.weight, std=math.sqrt(2.0 / (fan[0] + fan[1])))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _stages(width: int, first: int) -> list[int]:
+    """Strides that bring ``width`` down to 4: ``first``, then twos."""
+    return [first] + [2] * int(math.log2(width // first) - 2)
+
+
+class Patches(nn.Module):
+    """The first layer where the stride is 4: a linear map of 4x4 patches, one matrix product. (N, W, W, C) -> (N, c, w, w)."""
+
+    def __init__(self, channels: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.linear = nn.Linear(channels * size * size, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, width, _, c = x.shape
+        cells = width // self.size
+        x = x.view(n, cells, self.size, cells, self.size, c).transpose(2, 3).reshape(n, cells, cells, -1)
+        return self.linear(scale_pixels(x)).permute(0, 3, 1, 2)  # channels last in memory
+
+
+class Convolution(nn.Module):
+    """The first layer of the reference: kernel 4, stride 2. (N, W, W, C) -> (N, c, w, w)."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, outputs, 4, 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(scale_pixels(x).permute(0, 3, 1, 2))
+
+
+def scale_pixels(x: Tensor) -> Tensor:
+    """uint8 -> [-0.5, 0.5] in the precision that is being computed in: a float32 copy of all images is the dearest detour."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    return x.to(dtype).mul_(1 / 255).sub_(0.5)
+
+
+class Encoder(nn.Module):
+    """Down to 4x4 in steps of 2. uint8 (N, W, W, C) -> (N, E).
+
+    The reference has kernel 4 and stride 2 throughout (``stem`` 2). A ``stem`` of 4 looks at 4x4 patches first and so
+    leaves out the largest activation, which is where a processor without much memory bandwidth spends its time. Channels
+    double at every stage and reach the same top.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int, stem: int) -> None:
+        super().__init__()
+        strides = _stages(width, stem)
+        top = depth * width // 8  # what stride 2 throughout would reach
+        sizes = [top // 2**i for i in reversed(range(len(strides)))]
+        self.stem = Convolution(channels, sizes[0]) if stem == 2 else Patches(channels, sizes[0], stem)
+        width //= stem
+        blocks: list[nn.Module] = [ImageNorm(sizes[0], width), nn.SiLU()]
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            width //= 2
+            blocks += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), ImageNorm(outputs, width), nn.SiLU()]
+        self.layers = nn.Sequential(*blocks)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.size = top * 16
+        _init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(self.stem(x)).flatten(1)
+
+
+class Decoder(nn.Module):
+    """The way back, from features to the mean of the image. (N, F) -> (N, C, W, W). W may be less than was seen."""
+
+    def __init__(self, features: int, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        strides = _stages(width, 2)
+        self.top = depth * width // 8
+        self.dense = nn.Linear(features, 16 * self.top)
+        sizes = [self.top // 2**i for i in range(len(strides))]
+        blocks: list[nn.Module] = []
+        for i, (inputs, outputs) in enumerate(zip(sizes, [*sizes[1:], channels], strict=True)):
+            last = i == len(sizes) - 1
+            blocks.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=last))
+            if not last:
+                blocks += [ImageNorm(outputs, 8 * 2**i), nn.SiLU()]
+        self.layers = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _init(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.dense(features).view(-1, 4, 4, self.top).permute(0, 3, 1, 2)  # channels last already
+        return self.layers(x)
+
+
+class ColourWhitening(nn.Module):
+    """Linear map of colours that gives every colour direction of the data the same variance.
+
+    Brightness (sky, floor, checkers) carries nearly all squared error of an image although what matters, a pale
+    tint of the floor, lies across it. Reconstructing whitened colours weights every direction alike without knowing what
+    an obstacle looks like. ``strength`` 0 leaves colours as they are, 1 whitens fully. [ours]
+    """
+
+    mean: Tensor
+    matrix: Tensor
+    inverse: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("matrix", torch.eye(3))
+        self.register_buffer("inverse", torch.eye(3))
+
+    def fit(self, colours: Tensor, strength: float, floor: float = 0.01) -> None:
+        """Set from colours (N, 3) in [0, 1]; directions with less spread than ``floor`` are not blown up further.
+
+        The mean squared size of the data is left as it was, so that loss scales keep their meaning.
+        """
+        mean = colours.mean(0)
+        values, vectors = torch.linalg.eigh((colours - mean).T @ (colours - mean) / len(colours))
+        spread = values.clamp(min=0).sqrt().clamp(min=floor)
+        gain = spread**-strength
+        gain = gain * torch.sqrt(values.sum() / (values * gain**2).sum())
+        self.mean.copy_(mean)
+        self.matrix.copy_(vectors @ torch.diag(gain) @ vectors.T)
+        self.inverse.copy_(vectors @ torch.diag(1 / gain) @ vectors.T)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, W, W, C) in [0, 1], cameras stacked as RGB RGB ..., -> whitened, zero mean."""
+        pixels = images.view(-1, 3)
+        return ((pixels - self.mean) @ self.matrix.T).view(images.shape)
+
+    def undo(self, whitened: Tensor) -> Tensor:
+        """Back to colours in [0, 1]. (N, W, W, C)."""
+        pixels = whitened.float().reshape(-1, 3)
+        return (pixels @ self.inverse.T + self.mean).view(whitened.shape).clamp(0, 1)

@@ -1,0 +1,15 @@
+"""What all tests share: the same renderer everywhere, figures without a screen, reproducible examples in CI."""
+
+import os
+import sys
+
+from hypothesis import settings
+
+if sys.platform.startswith("linux"):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # also where there is a display: tests open no windows
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# No deadline: a shared machine may be slow at any moment, which says nothing about the code.
+settings.register_profile("fosp", deadline=None)
+settings.register_profile("fosp-ci", deadline=None, derandomize=True)
+settings.load_profile("fosp-ci" if os.environ.get("CI") else "fosp")
