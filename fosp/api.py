@@ -157,10 +157,7 @@ def _film(run: Run, store: Store) -> Callable[[Path], None]:
     def film(path: Path) -> None:
         agent, _ = wire.load_agent(path)
         imagined, _ = open_loop(agent, store.schema, episode)
-        clips = {}
-        for name in store.schema.cameras:
-            clips[name] = episode.images[name]
-            clips[f"{name}, imagined"] = imagined[name]
+        clips = [[episode.images[name], imagined[name]] for name in store.schema.cameras]  # real beside imagined
         (run.path / "videos").mkdir(exist_ok=True)
         fps = 1 / store.schema.step_seconds if store.schema.step_seconds else 12.5
         write_mp4(run.path / "videos" / f"open-loop-{path.name}.mp4", side_by_side(clips), fps)
@@ -374,7 +371,8 @@ def _label(path: PathLike) -> str:
 
 def _meta(path: Path, facts: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
     method = "expansion" if facts.get("expanded") else facts["method"]
-    return {"checkpoint": os.path.relpath(path), "method": method, "updates": facts["updates"], "samples": samples}
+    kind = {"expansion": "finetune", "cloning": "bc"}.get(method, "pretrain")
+    return {"checkpoint": os.path.relpath(path), "kind": kind, "method": method, "updates": facts["updates"], "samples": samples}
 
 
 def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, Any], samples: int | None) -> None:

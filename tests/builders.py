@@ -54,7 +54,7 @@ def stir(module: nn.Module, seed: int = 0, size: float = 0.5) -> None:
 
 
 def batch(seed: int = 0, size: int = B, rows: int = T, **given: Any) -> Batch:
-    """A batch of tensors as it reaches the learner: whole in the middle of an episode unless ``given`` says otherwise."""
+    """A batch of tensors as it reaches the learner, all in the middle of an episode unless ``given`` says otherwise."""
     random = np.random.default_rng(seed)
     shape = (size, rows)
     parts: dict[str, Any] = {

@@ -39,7 +39,8 @@ class AugmentedLagrangian(nn.Module):
 
     @torch.no_grad()
     def update(self, cost_per_episode: Tensor) -> None:
-        """``cost_per_episode`` (): present estimate of the policy's cost in one episode."""
-        self.estimate.lerp_(cost_per_episode.float(), 0.02)
+        """``cost_per_episode`` (): present estimate of the policy's cost in one episode; ignored unless finite."""
+        cost = cost_per_episode.float()
+        self.estimate.lerp_(torch.where(torch.isfinite(cost), cost, self.estimate), 0.02)
         excess = self.estimate - self.config.budget
         self.multiplier.add_(self.config.step * self.config.penalty * excess).clamp_(0.0, self.config.limit)

@@ -57,24 +57,24 @@ class AgentPolicy:
             generator=generator,
         )
 
-    def _images(self, observation: Mapping[str, np.ndarray], single: bool) -> Tensor:
+    def _images(self, observation: Mapping[str, np.ndarray], carry: Carry) -> Tensor:
         """Cameras stacked on channels, uint8 (n, W, W, C)."""
         views = []
-        for name, shape in self.schema.cameras.items():
+        for name, size in self.schema.cameras.items():
             if name not in observation:
                 raise UserError(f"observation has no image {name!r}; the policy needs {list(self.schema.cameras)}")
             image = np.asarray(observation[name])
-            if image.shape[-3:] != shape or image.dtype != np.uint8:
-                raise UserError(
-                    f"observation {name!r} is {image.dtype} {image.shape[-3:]}; the policy was trained on uint8 {shape}"
-                )
-            views.append(image[None] if single else image)
+            # The number of rows too: one image for several environments would be broadcast without a word.
+            shape = size if carry.single else (len(carry.action), *size)
+            if image.shape != shape or image.dtype != np.uint8:
+                raise UserError(f"observation {name!r} is {image.dtype} {image.shape}; the policy takes uint8 {shape} here")
+            views.append(image[None] if carry.single else image)
         return torch.from_numpy(np.concatenate(views, -1)).to(self.device)
 
     @torch.inference_mode()
     def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
         agent = self.agent
-        seen = agent.model.rssm.post_image(agent.model.encode(self._images(observation, carry.single)))
+        seen = agent.model.rssm.post_image(agent.model.encode(self._images(observation, carry)))
         latent, _ = agent.model.rssm.observe_step(carry.latent, carry.action, seen, noise=None)
         features = latent.features  # (n, F)
         actors = [agent.actor] if agent.offline_actor is None else [agent.offline_actor, agent.actor]

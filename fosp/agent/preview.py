@@ -24,7 +24,7 @@ def open_loop(
     images = np.concatenate([episode.images[name] for name in schema.cameras], -1)  # (T, W, W, C)
     seen = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     embedding = agent.model.rssm.post_image(agent.model.encode(seen))  # (T, units)
-    action = torch.from_numpy(np.asarray(episode.action)).to(device)  # (T, A)
+    action = torch.from_numpy(np.array(episode.action)).to(device)  # (T, A)
     latent = agent.model.rssm.initial(1, device)
     previous = torch.zeros(1, schema.action_size, device=device)
     states, origin = [], np.zeros(rows, np.int64)

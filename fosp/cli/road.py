@@ -48,7 +48,7 @@ def drive(plan: Plan, out: Path, seed: int, tell: Callable[[str], None], device:
         "finetune": lambda: api.finetune(
             out / "offline", out / "finetuned", scenario=plan.scenario, overrides=plan.finetune, seed=seed, device=device
         ),
-        "evaluate": lambda: _evaluate(plan, out, seed),
+        "evaluate": lambda: _evaluate(plan, out),
         "report": lambda: api.report(
             [out / "offline", out / "cloning", out / "finetuned", out], out / "report.html", title=_title(plan)
         ),
@@ -72,11 +72,13 @@ def _title(plan: Plan) -> str:
     return f"{plan.task.split('/')[-1].removesuffix('-v0')}: from a log to a safe policy, and on to {plan.scenario}"
 
 
-def _evaluate(plan: Plan, out: Path, seed: int) -> None:
-    common = {"episodes": plan.layouts, "cost_limit": plan.cost_limit, "out": out, "record": plan.record, "seed": seed}
+def _evaluate(plan: Plan, out: Path) -> None:
+    """Always on the same layouts, whatever the seed of the road, so that roads can be joined in one table."""
+    common = {"episodes": plan.layouts, "cost_limit": plan.cost_limit, "out": out, "record": plan.record}
     offline, tuned = out / "offline", out / "finetuned"
-    api.evaluate({"offline": offline, "cloning": out / "cloning"}, task=plan.task, **common)
-    api.evaluate({"fine-tuned": tuned, "offline": offline}, task=plan.task, scenario=plan.scenario, **common)
+    # Differences are of each policy against those named before it.
+    api.evaluate({"cloning": out / "cloning", "offline": offline}, task=plan.task, **common)
+    api.evaluate({"offline": offline, "fine-tuned": tuned}, task=plan.task, scenario=plan.scenario, **common)
 
 
 def documents(out: Path, scenarios: Sequence[str]) -> list[dict[str, Any]]:

@@ -31,27 +31,46 @@ def dataset_table(path: str | os.PathLike[str]) -> Table:
     return table
 
 
-def learning_table(run: str | os.PathLike[str]) -> Table:
-    """What was done while learning, beside what the frozen policy did on the same layouts."""
+def learning_summary(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """What was done while learning and what the frozen policy did on the same layouts: paired statistics of cost."""
+    from fosp.evaluation.document import make_document
     from fosp.training.log import Run
 
     folder = Run(run)
     learned = {row["seed"]: row for row in folder.rows("episodes.jsonl")}
     frozen = {row["seed"]: row for row in folder.rows("frozen.jsonl")}
     both = [seed for seed in learned if seed in frozen]
-    table = Table(title=f"while learning, on {len(both)} layouts ({Path(run)})")
-    for column in ("", "return", "cost", "steps in violation", "online policy acted"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, rows in (("learning", learned), ("frozen policy", frozen)):
-        picked = [rows[seed] for seed in both]
-        if not picked:
-            continue
-        acted = [row["chosen_online"] for row in picked if row.get("chosen_online") is not None]
-        table.add_row(
-            name,
-            f"{np.mean([row['return'] for row in picked]):.2f}",
-            f"{np.mean([row['cost'] for row in picked]):.1f}",
-            f"{sum(row['violation_steps'] for row in picked):.0f}",
-            f"{np.mean(acted):.0%}" if acted else "-",
-        )
+    if not both:
+        return {"layouts": 0}
+    policies = [
+        {"label": label, "meta": {}, "episodes": [rows[seed] for seed in both]}
+        for label, rows in (("frozen", frozen), ("learning", learned))
+    ]
+    document = make_document(policies, task="", cost_limit=0.0)
+    acted = [learned[seed]["chosen_online"] for seed in both if learned[seed].get("chosen_online") is not None]
+    return {
+        "layouts": len(both),
+        "online_policy_acted": float(np.mean(acted)) if acted else None,
+        "violation_steps": {p["label"]: int(sum(e["violation_steps"] for e in p["episodes"])) for p in policies},
+        **{p["label"]: {k: p["summary"][k] for k in ("return", "cost")} for p in document["policies"]},
+        "difference": {k: document["comparisons"][0][k] for k in ("return", "cost")},
+    }
+
+
+def learning_table(run: str | os.PathLike[str]) -> Table:
+    """``learning_summary`` for the terminal."""
+    from fosp.evaluation.table import number
+
+    found = learning_summary(run)
+    table = Table(title=f"while learning, on {found['layouts']} layouts ({Path(run)})")
+    for column in ("", "return", "cost", "steps in violation"):
+        table.add_column(column, justify="right" if column else "left")
+    if found["layouts"]:
+        for name in ("frozen", "learning"):
+            row = found[name]
+            table.add_row(name, number(row["return"]), number(row["cost"]), str(found["violation_steps"][name]))
+        gain, risk = (number(found["difference"][key], sign=True) for key in ("return", "cost"))
+        table.add_row("difference", gain, risk, "")
+        if found["online_policy_acted"] is not None:
+            table.caption = f"the online policy acted in {found['online_policy_acted']:.0%} of the steps"
     return table

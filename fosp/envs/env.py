@@ -115,7 +115,7 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         """``reset`` without drawing; returns info."""
         super().reset(seed=seed)
         if seed is not None:
-            self._random = RandomState(seed % 2**32)
+            self._random = RandomState(seed)
         elif self._random is None:
             self._random = RandomState(int(self.np_random.integers(2**32)))
         task, random = self.task, self._random

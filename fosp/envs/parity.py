@@ -34,11 +34,11 @@ def compare(path: str | Path) -> dict[str, Any]:
     """Replay a recording frame by frame in both image qualities.
 
     Returns a flat dict: ``task``, ``seed``, ``frames``; largest errors ``layout``, ``rotation``, ``goal``, ``state``
-    (qpos and qvel, one frame from the recorded state), ``reward``, ``cost_term``; ``frames_off`` (share of frames
-    whose state differs by more than 1e-6); counts ``cost_mismatches``, ``goal_mismatches``, ``end_mismatches``;
-    ``stream_equal`` (random stream after reset), ``stream_end`` (largest error of its next numbers at the end);
-    ``image_<quality>`` and ``image_<quality>_worst`` (mean absolute difference of 255 over all recorded images, and of
-    the worst).
+    (qpos and qvel, one frame from the recorded state), ``solver_start`` (qacc_warmstart), ``reward``, ``cost_term``;
+    ``frames_off`` (share of frames whose state differs by more than 1e-6); counts ``cost_mismatches``,
+    ``goal_mismatches``, ``end_mismatches``; ``stream_equal`` (random stream after reset), ``stream_end`` (largest error
+    of its next numbers at the end); ``image_<quality>`` and ``image_<quality>_worst`` (mean absolute difference of 255
+    over all recorded images, and of the worst).
     Raises: ``UserError`` for a file that is no recording of a registered task.
     """
     record = load(path)
@@ -96,13 +96,14 @@ def _compare_reset(env: SafetyEnv, record: Mapping[str, np.ndarray]) -> dict[str
 def _compare_frames(env: SafetyEnv, record: Mapping[str, np.ndarray]) -> dict[str, Any]:
     data, frames = env.world.data, len(record["action"])
     terms = [key for key in (f"cost_{term}" for term in env.task.costs) if f"info_{key}" in record]
-    state, reward, goal, term_error = np.zeros(frames), np.zeros(frames), np.zeros(frames), 0.0
+    state, start, reward, goal, term_error = *np.zeros((4, frames)), 0.0
     cost_off = goal_off = end_off = 0
     for t in range(frames):
         restore(env, record, t)
         got, terminated, truncated, info = env.advance(record["action"][t])
         errors = (np.abs(data.qpos - record["qpos"][t + 1]).max(), np.abs(data.qvel - record["qvel"][t + 1]).max())
         state[t] = max(errors)
+        start[t] = np.abs(data.qacc_warmstart - record["qacc_warmstart"][t + 1]).max()
         reward[t] = abs(got - record["reward"][t])
         goal[t] = np.abs(env.world.position("goal") - record["goal_pos"][t + 1]).max()
         term_error = max([term_error] + [abs(info[key] - record[f"info_{key}"][t]) for key in terms])
@@ -113,6 +114,7 @@ def _compare_frames(env: SafetyEnv, record: Mapping[str, np.ndarray]) -> dict[st
     return {
         "state": float(state.max()),
         "frames_off": float(np.mean(state > STATE_TOLERANCE)),
+        "solver_start": float(start.max()),
         "reward": float(reward.max()),
         "goal": float(goal.max()),
         "cost_term": float(term_error),

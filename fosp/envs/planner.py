@@ -131,9 +131,8 @@ class Planner:
             one = np.ones(len(centres))
             flat = np.stack([x * x + y * y, x, y, np.ones_like(x)], axis=1)  # (P*T, 4)
             weights = np.stack([-one, 2 * centres.real, 2 * centres.imag, radius**2 - np.abs(centres) ** 2])
-            depth = (flat @ (weights / radius**2).astype(np.float32)).max(
-                axis=1
-            )  # (P*T,) 1 at the centre, 0 at the rim
+            depths = flat @ (weights / radius**2).astype(np.float32)  # (P*T, M) 1 at the centre, 0 at the rim
+            depth = depths.max(axis=1)
             inside = np.where(depth > 0, 0.5 + 0.5 * depth, 0.0).reshape(path.shape)
             danger += fear * dt * inside.sum(axis=1)
         return danger

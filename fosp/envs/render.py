@@ -8,6 +8,7 @@ all of it at edges. No object casts a shadow in either, because the only light d
 from __future__ import annotations
 
 import atexit
+import importlib
 import math
 import os
 import threading
@@ -55,12 +56,19 @@ def _use_context() -> Any:
 
 def _create_context() -> Any:
     try:
-        context = mujoco.GLContext(64, 64)
+        context = _context_class()(64, 64)
         context.make_current()
     except Exception as error:
         raise _cannot_draw(error) from error
     atexit.register(_free_context, context, os.getpid())
     return context
+
+
+def _context_class() -> Any:
+    if os.environ.get("MUJOCO_GL", "").lower() == "egl":
+        # MuJoCo chose its class at import, and that may have been before this package set the variable.
+        return importlib.import_module("mujoco.egl").GLContext
+    return mujoco.GLContext
 
 
 def _cannot_draw(error: Exception) -> UserError:

@@ -14,6 +14,7 @@ import numpy as np
 from fosp.types import UserError
 
 EVALUATION_FORMATS = ("fosp-evaluation/1", "fosp-seed-table/1")
+_SUMMARY = ("return", "cost", "over_limit", "violation_steps", "worst_cost")  # what the page shows of each policy
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def _evaluation(path: Path) -> dict[str, Any]:
         known = " or ".join(map(repr, EVALUATION_FORMATS))
         raise UserError(f"{path} has format {document.get('format')!r}, expected {known}; evaluate again")
     missing = [name for name in ("task", "policies", "comparisons", "verdicts", "cost_limit") if name not in document]
+    if not missing:
+        missing = [name for p in document["policies"] for name in _SUMMARY if name not in p.get("summary", {})]
     if missing:
         raise UserError(f"{path} is damaged: it has no {missing[0]!r}; evaluate again")
     return document

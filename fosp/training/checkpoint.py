@@ -30,6 +30,17 @@ def _write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    """UserError where the file is not what ``_write_json`` wrote."""
+    try:
+        data = json.loads(file.read_text())
+        if not isinstance(data, dict):
+            raise ValueError(f"it holds a {type(data).__name__}")
+    except (OSError, ValueError) as error:  # not UTF-8 and not JSON are ValueErrors
+        raise UserError(f"checkpoint file {file} cannot be read ({error}); take another checkpoint") from error
+    return data
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -43,6 +54,16 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _has_weights_of(path: Path, other: Path) -> bool:
+    """Whether ``path`` is a whole checkpoint with the weights of ``other``."""
+    weights = "policy/model.safetensors"
+    try:
+        check_files(path)
+        return _hash(path / weights) == _hash(other / weights)
+    except UserError:
+        return False
+
+
 def save(
     folder: Path,
     step: int,
@@ -52,10 +73,14 @@ def save(
     numbers: Mapping[str, Any],
     keep: int = 3,
 ) -> Path:
-    """Write checkpoint ``folder/<step>``; keep the newest ``keep``. Whenever the process dies, ``last`` stays whole."""
+    """Write checkpoint ``folder/<step>``; keep the newest ``keep``. Whenever the process dies, ``last`` stays whole.
+
+    Where that step is there already with the same weights it is left alone, with what was noted beside it since.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for remains in folder.glob(".writing-*"):  # of a process that was killed
+        shutil.rmtree(remains)
     final, temporary = folder / f"{step:08d}", folder / f".writing-{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "policy").mkdir(parents=True)
     (temporary / "training_state").mkdir()
     _write_json(temporary / "policy" / "config.json", {"format": FORMAT, "updates": step, **config})
@@ -66,8 +91,11 @@ def save(
     _write_json(temporary / "manifest.json", {str(p.relative_to(temporary)): _hash(p) for p in files})
     for path in [*files, temporary / "manifest.json"]:
         _sync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    if _has_weights_of(final, temporary):
+        shutil.rmtree(temporary)
+    else:
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
     link = folder / ".last"
     link.unlink(missing_ok=True)
     link.symlink_to(final.name)
@@ -92,10 +120,7 @@ def resolve(path: str | Path) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """policy/config.json of a resolved checkpoint."""
     file = path / "policy" / "config.json"
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"checkpoint file {file} cannot be read ({error}); train it again or take another checkpoint") from error
+    config = _read_json(file)
     if config.get("format") != FORMAT:
         raise UserError(f"checkpoint file {file} has format {config.get('format')!r}; this version reads {FORMAT!r}")
     return config
@@ -111,12 +136,12 @@ def read_tensors(path: Path, part: str) -> dict[str, Tensor]:
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    return json.loads((path / "training_state" / "state.json").read_text())
+    return _read_json(path / "training_state" / "state.json")
 
 
 def check_files(path: Path) -> str:
     """Hash of the checkpoint; UserError where a file differs from the manifest."""
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = _read_json(path / "manifest.json")
     for name, expected in manifest.items():
         if not (path / name).is_file() or _hash(path / name) != expected:
             raise UserError(f"checkpoint file {path / name} differs from its manifest; take another checkpoint")

@@ -87,7 +87,11 @@ class Run:
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One more line in ``<run>/<name>``."""
-        with (self.path / name).open("a") as file:
+        path = self.path / name
+        text = path.read_text() if path.exists() else ""
+        if not text.endswith("\n"):  # a line that a crash cut short would swallow this one
+            path.write_text(text[: text.rfind("\n") + 1])
+        with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ class Trainer:
         self.learner, self.sampler, self.run, self.config = learner, sampler, run, config
         self.device, self.describe = device, dict(describe)
         self.seconds = 0.0  # of training in all sessions
-        self._sums: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
 
     def resume(self) -> bool:
@@ -86,13 +86,14 @@ class Trainer:
         """One update; logs the mean of the metrics since the last row."""
         began = time.perf_counter()
         metrics = self.learner.update(to_tensors(self.sampler.sample(), self.device))
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        for name, value in metrics.items():  # not every update has every metric
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value, count + 1
         self._count += 1
         self.seconds += time.perf_counter() - began
         if self.learner.updates % self.config.log_every == 0:
             now = time.perf_counter()
-            values = {name: float(total) / self._count for name, total in self._sums.items()}
+            values = {name: float(total) / count for name, (total, count) in self._sums.items()}
             values["clock/updates_per_second"] = self._count / (now - self._since)
             values["clock/seconds"] = self.seconds
             values["clock/skipped_updates"] = self.learner.skipped

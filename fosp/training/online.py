@@ -44,13 +44,18 @@ def finetune(
     progress: Callable[[int], AbstractContextManager],
     on_episode: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
-    """Fine-tune over one episode per seed, in groups of ``config.envs``; ``seeds[:len(store)]`` are done already.
+    """Fine-tune over one episode per seed, in groups of ``config.envs``; those with a row in ``episodes.jsonl`` are done.
 
     Learning starts when the first group has ended, because before that there is nothing new to learn. Each episode is a
     row in ``episodes.jsonl``. Whatever stops the run, episodes and the newest checkpoint stay and the run can go on.
     Returns the last checkpoint.
     """
-    credit = 0.0
+    rows = trainer.run.rows("episodes.jsonl")
+    known, done = {row["episode"] for row in rows}, {row["seed"] for row in rows}
+    todo = [seed for seed in seeds if seed not in done]  # episodes of a group may have ended in any order
+    env_steps = sum(row["steps"] for row in rows)
+    # What a crash took back is learned again, and what was learned in a group that Ctrl-C cut off counts.
+    credit = config.updates_per_step * sum(row["steps"] for row in rows[config.envs :]) - trainer.learner.updates
 
     def learn(steps: int) -> None:
         nonlocal credit
@@ -61,14 +66,16 @@ def finetune(
             trainer.step()
             credit -= 1
 
-    known = {row["episode"] for row in trainer.run.rows("episodes.jsonl")}
     with progress(len(store)) as bar:
         try:
-            while len(store) < min(config.episodes, len(seeds)) and not trainer.done:
-                group = list(seeds[len(store) : min(len(store) + config.envs, config.episodes)])
+            learn(0)
+            while todo and len(store) < config.episodes and not trainer.done:
+                count = min(config.envs, config.episodes - len(store))
+                group, todo = todo[:count], todo[count:]
                 for episode in act(group, learn):
                     index = store.append(episode)
-                    row = _row(index, episode)
+                    env_steps += len(episode) - 1
+                    row = _row(index, episode, env_steps)
                     if index not in known:
                         trainer.run.append("episodes.jsonl", row)
                     on_episode(row)
@@ -84,7 +91,7 @@ def finetune(
     return path
 
 
-def _row(index: int, episode: Episode) -> dict[str, Any]:
+def _row(index: int, episode: Episode, env_steps: int) -> dict[str, Any]:
     chosen = episode.diagnostics.get("chosen")
     share = float((chosen[:-1] == 1).mean()) if chosen is not None else None
     return {
@@ -93,6 +100,6 @@ def _row(index: int, episode: Episode) -> dict[str, Any]:
         **summary(episode),
         "goals": episode.info.get("goals", 0),
         "chosen_online": share,
-        "env_steps": (index + 1) * (len(episode) - 1),
+        "env_steps": env_steps,  # of all episodes so far
         "time": time.time(),
     }

@@ -25,7 +25,6 @@ class ModelScales:
 
 
 FREE_NATS = 1.0
-COSTLY_ROW_WEIGHT = 10.0  # rows with a cost of at least one violated frame are rare and matter most [ref]
 
 
 def model_loss(
@@ -46,7 +45,7 @@ def model_loss(
     # A squared error summed over a pooled image stands for (width / decode_width)^2 pixels each.
     pixels = (model.width / model.config.decode_width) ** 2
     error = (model.decode_raw(flat) - target).square().sum((1, 2, 3)).view(batch, time) * pixels
-    cost_weight = torch.where(cost >= 1.0, COSTLY_ROW_WEIGHT, 1.0)
+    cost_weight = torch.where(cost >= 1.0, model.config.costly_weight, 1.0)
     proceed = model.continue_head(flat).float().view(batch, time)
     # A time limit is no terminal state: only is_terminal counts, so a truncated episode is said to continue.
     going_on = 1.0 - is_terminal.float()

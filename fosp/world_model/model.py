@@ -29,6 +29,8 @@ class ModelConfig:
     whitening: float = 0.0  # share of colour whitening in the reconstruction target, 0..1
     unimix: float = 0.01
     bins: int = 127  # of every two-hot head
+    costly_weight: float = 1.0  # weight of the cost loss where the step's cost is >= 1; 10 in the reference, which makes
+    # the cost head say more than there is, and so what is imagined looks more dangerous than what was recorded
 
 
 class WorldModel(nn.Module):
@@ -60,7 +62,7 @@ class WorldModel(nn.Module):
         # Rows first, in whole lines, then the neighbours within a line as a product: strided sums over bytes are slow.
         lines = images.view(n, cells, side, -1).sum(2, dtype=torch.int16) if side > 1 else images
         pool = torch.eye(c, device=images.device).repeat(side, 1) / (255 * side**2)  # (side * C, C)
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 cannot tell two grey levels of a bright floor apart
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
             small = (lines.float().view(-1, side * c) @ pool).view(n, cells, cells, c)
             return self.whitening(small) if self.config.whitening else small.sub_(0.5)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import RandomState
 
-from fosp.envs import SCENARIOS, TASKS, make, suite_hash
+from fosp.envs import SCENARIOS, TASKS, layout, make, suite_hash
 from fosp.envs.layout import LayoutError, sample_layout, sample_position
 from fosp.envs.objects import Hazards
 from fosp.types import HELD_OUT_SEEDS, UserError
@@ -22,12 +22,12 @@ TASK = TASKS["fosp/SafetyPointGoal1-v0"]
 def test_things_keep_their_distance_and_stay_in_the_arena(scenario: str, seed: int) -> None:
     task = SCENARIOS[scenario].change(TASK)
     radii, random = dict(task.keepouts()), RandomState(seed)
-    layout = sample_layout(random, task.keepouts(), task.extent)
-    layout["goal"] = sample_position(random, "goal", radii, layout, task.extent)
-    assert list(radii) == list(layout)
-    for name, (x, y) in layout.items():
+    placed = sample_layout(random, task.keepouts(), task.extent)
+    placed["goal"] = sample_position(random, "goal", radii, placed, task.extent)
+    assert list(radii) == list(placed)
+    for name, (x, y) in placed.items():
         assert max(abs(x), abs(y)) <= task.extent - radii[name]
-        for other, xy in layout.items():
+        for other, xy in placed.items():
             assert other == name or math.dist((x, y), xy) >= radii[name] + radii[other]
 
 
@@ -53,7 +53,8 @@ def test_every_scenario_starts_without_cost_on_held_out_layouts(scenario: str) -
 
 def test_nominal_is_the_same_as_no_scenario() -> None:
     with_name, without = make("SafetyPointGoal1", scenario="nominal"), make("SafetyPointGoal1")
-    with_name.start(0), without.start(0)
+    with_name.start(0)
+    without.start(0)
     assert with_name.layout() == without.layout()
     assert suite_hash("SafetyPointGoal1", None, [1]) == suite_hash(TASK, "nominal", [1])
 
@@ -79,7 +80,8 @@ def test_a_scenario_that_does_not_fit_the_task_says_so() -> None:
             SCENARIOS[name].change(bare)
 
 
-def test_an_arena_that_is_too_full_is_reported() -> None:
+def test_an_arena_that_is_too_full_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "LAYOUT_TRIES", 20)
     with pytest.raises(LayoutError, match="do not fit"):
         sample_layout(RandomState(0), [("a", 0.9), ("b", 0.9)], 1.0)
     with pytest.raises(LayoutError, match="goal"):

@@ -7,6 +7,7 @@ import json
 import pytest
 from evaluation_world import LineEnv, entry, fast, killed, refused, slow
 
+import fosp.evaluation.evaluate as evaluate_module
 from fosp.evaluation.document import load, save
 from fosp.evaluation.evaluate import evaluate
 from fosp.types import HELD_OUT_SEEDS, UserError
@@ -50,6 +51,12 @@ def test_document_says_what_was_evaluated_and_what_follows():
     over = document["policies"][1]["summary"]["over_limit"]
     assert over["count"] == sum(2 * (seed % 4) > 3 for seed in SEEDS)
     json.dumps(document, allow_nan=False)
+
+
+def test_rows_are_in_the_order_of_the_layouts_whichever_episode_ends_first(monkeypatch):
+    rollout = evaluate_module.rollout
+    monkeypatch.setattr(evaluate_module, "rollout", lambda *a, **k: reversed(list(rollout(*a, **k))))
+    assert [row["seed"] for row in run()["policies"][0]["episodes"]] == SEEDS
 
 
 def test_progress_counts_to_the_end():

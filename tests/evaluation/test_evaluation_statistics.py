@@ -150,6 +150,12 @@ def test_paired_difference_cancels_the_layout():
     assert unpaired.high - unpaired.low > 20.0
 
 
+def test_pairs_stay_pairs():
+    """Equal sets of numbers, but each layout has 0 on one side and 10 on the other."""
+    interval = st.paired_difference([0, 10] * 5, [10, 0] * 5, rng())
+    assert interval.mean == 0.0 and interval.low < -3.0 and interval.high > 3.0
+
+
 @settings(max_examples=30, deadline=None)
 @given(some.lists(some.tuples(some.floats(0, 100), some.floats(0, 100)), min_size=2, max_size=20))
 def test_swapping_the_sides_turns_the_difference_round(pairs):
@@ -271,7 +277,7 @@ def test_bounds_are_at_least_as_wide_as_students():
 
 
 def test_bootstrap_t_by_hand():
-    """(0, 2) has mean 1 and deviation sqrt(2). Resamples: 00 and 22 without spread (t* = -inf, inf), 02 and 20 t* = 0."""
+    """(0, 2) has mean 1. Its resamples: 00 and 22 without spread (t* = -inf and inf), 02 and 20 (t* = 0)."""
     assert st.studentized_bounds([0.0, 2.0], 0.9, rng()) == (-math.inf, math.inf)
     assert st.studentized_bounds([0.0, 2.0], 0.6, rng()) == pytest.approx((1.0, 1.0))
     assert st.studentized_bounds([3.0, 3.0], 0.9, rng()) == (3.0, 3.0)

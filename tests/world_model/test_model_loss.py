@@ -70,11 +70,14 @@ def test_8_a_model_trained_on_time_limits_says_that_they_continue() -> None:
     assert proceed[1, 5] < 0.2
 
 
-def test_rows_with_a_violated_frame_weigh_ten_times(model: WorldModel) -> None:
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_rows_with_a_violated_frame_have_a_weight_of_their_own(weight: float) -> None:
+    model = world_model(costly_weight=weight)
+    stir(model)
     cost = torch.tensor([[0.0, 0.5, 1.0, 4.0, 0.0, 0.0]])
     losses, latents = losses_of(model, batch(size=1, cost=cost))
     plain = model.twohot.loss(model.cost_head(latents.features), cost)
-    torch.testing.assert_close(losses["cost"] / plain, torch.tensor([[1.0, 1.0, 10.0, 10.0, 1.0, 1.0]]))
+    torch.testing.assert_close(losses["cost"] / plain, torch.tensor([[1.0, 1.0, weight, weight, 1.0, 1.0]]))
 
 
 @pytest.mark.parametrize("decode_width", [8, 16])
@@ -89,7 +92,9 @@ def test_image_loss_counts_every_pixel_that_was_seen(decode_width: int, monkeypa
 
 
 @pytest.mark.parametrize("name", ["image", "reward", "cost", "proceed"])
-def test_each_row_is_predicted_from_its_own_state(model: WorldModel, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_row_is_predicted_from_its_own_state(
+    model: WorldModel, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedded: list[Tensor] = []
 
     def encode(data: Tensor) -> Tensor:
@@ -112,8 +117,9 @@ def test_free_nats_stop_the_gradient_of_a_small_divergence(monkeypatch: pytest.M
     losses, _ = losses_of(model, batch())
     for name in ("kl_dynamics", "kl_representation"):
         assert torch.equal(losses[name], torch.ones(B, T))
-        for gradient in torch.autograd.grad(losses[name].sum(), list(model.parameters()), allow_unused=True, retain_graph=True):
-            assert gradient is None or not gradient.any()
+        total, parameters = losses[name].sum(), list(model.parameters())
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
+        assert all(gradient is None or not gradient.any() for gradient in gradients)
 
 
 def test_both_divergences_are_of_the_posterior_from_the_prior(model: WorldModel) -> None:

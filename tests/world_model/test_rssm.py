@@ -136,7 +136,8 @@ def test_gradients_pass_through_the_sampled_state(model: WorldModel) -> None:
     embedding, action = sequence(model, size=1)
     embedding.requires_grad_()
     latents, *_ = model.observe(embedding, action, no_starts(1), noise(1))
-    (gradient,) = torch.autograd.grad(latents.h[:, 1].square().sum(), embedding)  # h of row 1 knows row 0 through z only
+    # h of row 1 knows the image of row 0 through z only.
+    (gradient,) = torch.autograd.grad(latents.h[:, 1].square().sum(), embedding)
     assert gradient[:, 0].abs().max() > 0
     assert torch.equal(gradient[:, 1:], torch.zeros_like(gradient[:, 1:]))
 

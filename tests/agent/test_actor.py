@@ -1,0 +1,146 @@
+"""The policy's distribution, and the weights and scores of its extraction at hand-picked values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from builders import SCHEMA, agent, batch, dreamt, generator, stir
+from torch import Tensor
+
+from fosp.agent.actor import (
+    Actor,
+    WeightConfig,
+    clip_through,
+    entropy_loss,
+    likelihood_loss,
+    regression_weight,
+    score,
+)
+from fosp.agent.agent import Agent, actor_losses
+
+
+def numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def test_regression_weight_by_hand() -> None:
+    config = WeightConfig(beta_reward=2.0, beta_cost=3.0, clip=100.0)
+    feasible, gate = numbers(1, 1, 0, 0.25, 1), numbers(1, 0, 1, 1, 1)
+    reward, cost = numbers(0.5, 0.5, 9, 0.5, 50), numbers(9, 9, 0.2, 0.2, 0)
+    expected = numbers(
+        math.exp(1.0),  # safe: towards reward
+        0.0,  # safe by p, but over the tolerated cost, so not to be imitated for its reward
+        math.exp(-0.6),  # unsafe: towards safety, whatever the reward
+        0.25 * math.exp(1.0) + 0.75 * math.exp(-0.6),
+        100.0,  # clipped
+    )
+    torch.testing.assert_close(regression_weight(feasible, gate, reward, cost, config), expected)
+
+
+def test_regression_weight_clips_each_exponential_and_stops_gradients() -> None:
+    huge = numbers(1e4).requires_grad_()
+    weight = regression_weight(numbers(0.5), numbers(1), huge, -huge, WeightConfig(clip=100.0))
+    assert weight.item() == 100.0
+    assert not weight.requires_grad
+
+
+def test_score_by_hand() -> None:
+    # (u A^r - (1 - u + nu) A^c) / (1 + nu)
+    feasible, reward, cost = numbers(1, 0, 0.75, 0.75), numbers(2, 2, 2, 2), numbers(3, 3, 3, 3)
+    torch.testing.assert_close(score(feasible, reward, cost, 0.0), numbers(2, -3, 1.5 - 0.75, 1.5 - 0.75))
+    torch.testing.assert_close(score(feasible, reward, cost, 1.0), numbers(-0.5, -3, -1.125, -1.125))
+
+
+def test_likelihood_by_hand() -> None:
+    actor = Actor(3, 2, units=4, layers=1)
+    features, action = torch.randn(5, 3), torch.rand(5, 2)
+    mean, std = actor(features)
+    log_prob = torch.distributions.Normal(mean, std).log_prob(action).mean(-1)
+    weight = torch.arange(5.0)
+    torch.testing.assert_close(likelihood_loss(actor, features, action, weight), -weight * log_prob)
+
+
+def test_entropy_loss_falls_as_the_policy_spreads() -> None:
+    actor = Actor(3, 2, units=4, layers=1)
+    narrow = entropy_loss(actor, torch.zeros(1, 3)).item()
+    with torch.no_grad():
+        actor.net.out.bias[2:] += 2.0
+    assert entropy_loss(actor, torch.zeros(1, 3)).item() < narrow
+
+
+def test_means_and_spreads_keep_to_their_bounds() -> None:
+    actor = Actor(3, 2, units=4, layers=1)
+    stir(actor, size=30.0)
+    mean, std = actor(torch.randn(200, 3))
+    assert mean.abs().max() <= 1
+    assert std.min() >= actor.MIN_STD and std.max() <= actor.MAX_STD
+    action = actor.sample(torch.randn(200, 3), torch.randn(200, 2) * 5)
+    assert action.abs().max() <= 1
+
+
+def test_clipped_actions_still_pass_gradients() -> None:
+    action = numbers(-3, 0.5, 3).requires_grad_()
+    clipped = clip_through(action)
+    torch.testing.assert_close(clipped.detach(), numbers(-1, 0.5, 1))
+    (gradient,) = torch.autograd.grad((clipped * numbers(1, 2, 3)).sum(), action)
+    torch.testing.assert_close(gradient, numbers(1, 2, 3))
+
+
+def losses_of(subject: Agent, seed: int = 0, **given: Tensor) -> dict[str, Tensor]:
+    data = batch(**given)
+    features = torch.randn(2, 6, subject.model.feature_size, generator=generator(1))
+    imagined = dreamt(subject.model.feature_size)
+    count = 2 * 5 + imagined.action[..., 0].numel()
+    return actor_losses(subject, features, data, imagined, torch.randn(count, 2, generator=generator(seed)))
+
+
+def test_the_log_is_imitated_pair_by_pair_and_not_across_episodes() -> None:
+    subject = agent()
+    stir(subject)
+    is_first = torch.zeros(2, 6, dtype=torch.bool)
+    is_first[0, 3] = True
+    likelihood = losses_of(subject, is_first=is_first)["likelihood"].view(2, 5)
+    assert (likelihood == 0).nonzero().tolist() == [[0, 2]]  # row 2 is a last row: its action is a placeholder
+
+
+def test_advantages_are_divided_by_the_range_of_the_log() -> None:
+    subject = agent()
+    stir(subject)
+    losses_of(subject)
+    data = batch()
+    features = torch.randn(2, 6, subject.model.feature_size, generator=generator(1))[:, :-1].flatten(0, 1)
+    action = data.action[:, :-1].flatten(0, 1)
+    for critic, span in ((subject.reward_critic, subject.reward_range), (subject.cost_critic, subject.cost_range)):
+        advantage = critic.q_value(features, action) - critic.v_value(features)
+        expected = torch.quantile(advantage, torch.tensor([0.05, 0.95])).diff()
+        torch.testing.assert_close(span.span, expected[0])
+
+
+def test_ascent_moves_the_policy_towards_what_the_critics_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Reward likes a positive first action, cost dislikes a positive second one. Where it is safe only the first counts.
+    subject = agent()
+    monkeypatch.setattr(subject.reward_critic, "q_value", lambda features, action: action[:, 0])
+    monkeypatch.setattr(subject.cost_critic, "q_value", lambda features, action: action[:, 1])
+    parameters = list(subject.actor.parameters())
+    for feasible, moved in ((1.0, [1.0, 0.0]), (0.0, [0.0, -1.0])):
+        monkeypatch.setattr(subject.reachability, "probability", lambda f, u=feasible: torch.full((len(f),), 1 - u))
+        gradients = torch.autograd.grad(losses_of(subject)["pathwise"].mean(), parameters)
+        change = -gradients[-1][:2]  # of the bias of the mean
+        torch.testing.assert_close(torch.sign(change.round(decimals=6)), torch.tensor(moved))
+
+
+def test_pairs_that_cost_more_than_the_budget_are_not_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = agent()
+    tolerance = subject.config.constraint.budget / SCHEMA.max_steps / (1 - subject.config.gamma)
+    monkeypatch.setattr(subject.reachability, "probability", lambda f: torch.zeros(f.shape[:-1]))
+    for over, imitated in ((0.9, True), (1.1, False)):
+        monkeypatch.setattr(subject.cost_critic, "q_value", lambda f, a, c=over: torch.full((len(f),), c * tolerance))
+        assert bool(losses_of(subject)["likelihood"].any()) is imitated
+
+
+def test_the_policys_own_samples_are_weighted_only_where_asked_for() -> None:
+    subject = agent()
+    stir(subject)
+    assert not losses_of(subject)["imagined"].any()

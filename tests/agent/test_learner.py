@@ -1,0 +1,156 @@
+"""One update: skipped where gradients are not finite, reproducible, and able to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from builders import MODEL, B, T, agent, batch, copied, generator, learner, same, stir
+from torch import Tensor
+
+from fosp.agent.agent import Learner, OptimiserConfig, dream, stack_cameras
+from fosp.types import Batch
+
+
+def finite(subject: Learner) -> bool:
+    return all(torch.isfinite(tensor).all() for tensor in subject.weights().values())
+
+
+def broken(part: str) -> Batch:
+    """A batch with one number that is none."""
+    data = batch()
+    tensor: Tensor = getattr(data, part).clone()
+    tensor[1, 2] = torch.nan
+    return replace(data, **{part: tensor})
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
+    subject = learner()
+    subject.update(batch())
+    before = copied(subject.agent.model.state_dict())
+    actor = copied(subject.agent.actor.state_dict())
+    subject.update(broken("reward"))
+    assert subject.skipped > 0 and subject.updates == 2
+    assert same(subject.agent.model.state_dict(), before)
+    assert not same(subject.agent.actor.state_dict(), actor)  # its own gradient was whole
+    assert finite(subject)
+
+
+@pytest.mark.parametrize("part", ["reward", "cost", "action"])
+def test_learning_goes_on_after_a_broken_batch(part: str) -> None:
+    subject = learner()
+    subject.update(batch())
+    subject.update(broken(part))
+    skipped = subject.skipped
+    assert skipped > 0
+    for seed in range(2):
+        before = {name: copied(getattr(subject.agent, name).state_dict()) for name in ("model", "actor", "cost_critic")}
+        metrics = subject.update(batch(seed))
+        assert all(torch.isfinite(value) for value in metrics.values())
+        for name, tensors in before.items():
+            assert not same(getattr(subject.agent, name).state_dict(), tensors), f"{name} stands still"
+    assert subject.skipped == skipped
+    assert finite(subject)
+
+
+def test_a_large_gradient_is_clipped() -> None:
+    rates = {"model_rate": 1.0, "critic_rate": 0.0, "actor_rate": 0.0}
+    norms = []
+    for clip in (1e9, 1e-3):
+        subject = learner(optimiser=OptimiserConfig(clip=clip, **rates))
+        seen: list[float] = []
+        optimiser = subject.optimisers["model"]
+
+        def record(*_: object, seen: list[float] = seen, subject: Learner = subject) -> None:
+            gradients = [p.grad.flatten() for p in subject.groups["model"] if p.grad is not None]
+            seen.append(float(torch.cat(gradients).norm()))
+
+        optimiser.register_step_pre_hook(record)
+        metrics = subject.update(batch())
+        norms.append((seen[0], float(metrics["model/grad_norm"])))
+    assert norms[0][0] == pytest.approx(norms[0][1], rel=1e-4)
+    assert norms[1][0] == pytest.approx(1e-3, rel=1e-3) and norms[1][1] == pytest.approx(norms[0][1], rel=1e-4)
+
+
+def test_updates_depend_on_seed_and_batches_alone() -> None:
+    runs = []
+    for noise in (1, 2):
+        subject = learner()
+        torch.manual_seed(noise)  # the global generator is nobody's
+        for seed in range(3):
+            subject.update(batch(seed))
+        runs.append(subject.weights())
+    assert same(*runs)
+    other = Learner(agent(), OptimiserConfig(), seed=1)
+    for seed in range(3):
+        other.update(batch(seed))
+    assert not same(runs[0], other.weights())
+
+
+def test_an_update_changes_no_batch() -> None:
+    data = batch()
+    before = copied({name: value for name, value in vars(data).items() if name != "images"} | data.images)
+    learner().update(data)
+    assert same({name: value for name, value in vars(data).items() if name != "images"} | data.images, before)
+
+
+def test_metrics_are_detached_numbers() -> None:
+    metrics = learner().update(batch())
+    assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+    rooms = {name.split("/")[0] for name in metrics}
+    assert {"model", "critic", "actor", "constraint", "reach"} <= rooms
+
+
+def test_the_losses_fall_on_a_batch_that_is_seen_again_and_again() -> None:
+    subject = learner(optimiser=OptimiserConfig(model_rate=3e-3, critic_rate=3e-3, actor_rate=3e-3))
+    data = batch()
+    history = [subject.update(data) for _ in range(40)]
+    for name in ("model/image", "model/reward", "model/cost", "critic/q_reward", "critic/q_cost", "critic/reach"):
+        early = sum(float(row[name]) for row in history[:4])
+        late = sum(float(row[name]) for row in history[-4:])
+        assert late < 0.95 * early, name
+
+
+def test_imagination_rolls_out_the_trained_policy() -> None:
+    subject = agent(explore_first=0.0)
+    stir(subject, size=0.3)
+    subject.expand()
+    start = subject.model.rssm.initial(4)
+    base = dream(subject, start, generator())
+    assert subject.offline_actor is not None
+    stir(subject.offline_actor, seed=1)
+    assert torch.equal(dream(subject, start, generator()).action, base.action)
+    stir(subject.actor, seed=2)
+    assert not torch.equal(dream(subject, start, generator()).action, base.action)
+
+
+def test_what_is_dreamt_is_what_the_heads_say() -> None:
+    subject = agent(horizon=3)
+    stir(subject)
+    start = subject.model.rssm.initial(4)
+    dreamt = dream(subject, start, generator())
+    assert dreamt.features.shape == (4, 4, MODEL.deter + MODEL.groups * MODEL.classes)
+    assert dreamt.action.shape == (3, 4, 2) and dreamt.action.abs().max() <= 1
+    assert not dreamt.features.requires_grad and not dreamt.action.requires_grad
+    torch.testing.assert_close(dreamt.reward, subject.model.reward(dreamt.features).detach())
+    torch.testing.assert_close(dreamt.cost, subject.model.cost(dreamt.features).detach())
+    torch.testing.assert_close(dreamt.proceed, subject.model.continues(dreamt.features).detach())
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 50), (1.0, 100)])
+def test_a_share_of_the_starts_tries_any_first_action(share: float, count: int) -> None:
+    subject = agent(explore_first=share, horizon=2)
+    torch.nn.init.constant_(subject.actor.net.out.bias, -50.0)  # the policy itself: mean -1 and the least spread
+    dreamt = dream(subject, subject.model.rssm.initial(100), generator())
+    tried = (dreamt.action > -0.5).any(-1)  # (H, N)
+    assert not tried[1].any()
+    assert tried[0].sum().item() == pytest.approx(count * (1 - 0.25**2), abs=8)
+
+
+def test_cameras_are_stacked_in_the_order_of_the_schema() -> None:
+    data = batch()
+    stacked = stack_cameras(data)
+    assert stacked.shape == (B, T, 16, 16, 6)
+    assert torch.equal(stacked[..., :3], data.images["image_front"])
+    assert torch.equal(stacked[..., 3:], data.images["image_back"])

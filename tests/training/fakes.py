@@ -1,0 +1,119 @@
+"""A learner, a sampler and a progress bar that only count, for tests of the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fosp.training.log import Run
+from fosp.training.offline import Trainer, TrainingConfig
+from fosp.types import Batch
+
+
+class FakeLearner:
+    """Its weight is the sum of the batches that it was given, so that a batch lost or given twice shows."""
+
+    def __init__(self, during: Callable[[int], None] = lambda update: None) -> None:
+        self.updates, self.skipped = 0, 0
+        self.weight = torch.zeros(())
+        self.during = during  # called in each update, before anything has changed
+
+    def update(self, batch: Batch) -> Mapping[str, Tensor]:
+        self.during(self.updates + 1)
+        self.updates += 1
+        self.weight = self.weight * 0.5 + batch.reward.sum()
+        metrics = {"model/updates": torch.tensor(float(self.updates))}
+        if self.updates % 2 == 0:  # as where the policy learns in every second update
+            metrics["actor/ten"] = torch.tensor(10.0)
+        return metrics
+
+    def weights(self) -> dict[str, Tensor]:
+        return {"weight": self.weight}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        self.weight = weights["weight"]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"none": torch.zeros(1)}, {"updates": self.updates, "skipped": self.skipped}
+
+    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        self.updates, self.skipped = numbers["updates"], numbers["skipped"]
+
+
+class FakeSampler:
+    """The n-th batch is full of n."""
+
+    def __init__(self) -> None:
+        self.count, self.refreshed = 0, 0
+
+    def sample(self) -> Batch:
+        self.count += 1
+        numbers = np.full((1, 2), self.count, np.float32)
+        flags = np.zeros((1, 2), bool)
+        return Batch({}, np.zeros((1, 2, 1), np.float32), numbers, numbers, flags, flags, flags)
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+
+class FakeProgress:
+    def __init__(self) -> None:
+        self.start, self.done = 0, 0
+
+    def __call__(self, start: int) -> FakeProgress:
+        self.start = start
+        return self
+
+    def __enter__(self) -> FakeProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def advance(self, n: int, **shown: object) -> None:
+        self.done += n
+
+
+class FakeBoard:
+    """In place of TensorBoard's writer, which takes seconds to import."""
+
+    def __init__(self, path: str, purge_step: int) -> None:
+        self.rows: list[tuple[str, float, int]] = []
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.rows.append((name, value, step))
+
+    def close(self) -> None:
+        return None
+
+
+def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = FakeBoard  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+
+
+def trainer(
+    folder: Path, config: TrainingConfig | None = None, learner: Any = None, sampler: Any = None, **about: Any
+) -> Trainer:
+    """A trainer on the run in ``folder``, resumed where that holds a checkpoint."""
+    run = Run(folder)
+    run.begin("sizes: tiny\n", {"kind": "pretrain"})
+    made = Trainer(learner or FakeLearner(), sampler or FakeSampler(), run, config or TrainingConfig(), "cpu", about)
+    made.resume()
+    return made

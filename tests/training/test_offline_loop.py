@@ -1,0 +1,255 @@
+"""The offline loop: when it stops, what it writes, how it goes on, and that no environment is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import AGENT, MODEL, SCHEMA, episode
+from builders import learner as make_learner
+from fakes import FakeLearner, FakeProgress, no_board, trainer
+
+from fosp.data.sampler import Prefetcher, Sampler
+from fosp.data.store import Store
+from fosp.training import checkpoint, offline
+from fosp.training.log import Run
+from fosp.training.offline import Trainer, TrainingConfig, pretrain
+from fosp.types import UserError
+
+
+@pytest.fixture(autouse=True)
+def _no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_board(monkeypatch)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(folder: Path) -> list[int]:
+    return [row["step"] for row in rows(folder)]
+
+
+def test_trains_to_the_last_update_and_saves_on_the_way(tmp_path: Path) -> None:
+    made = trainer(tmp_path, TrainingConfig(updates=25, save_every=10, log_every=5), method="fosp")
+    bar, seen = FakeProgress(), []
+    path = pretrain(made, bar, seen.append)
+    assert [int(p.name) for p in seen] == [10, 20, 25]
+    assert path == seen[-1] == checkpoint.resolve(tmp_path)
+    assert (bar.start, bar.done, made.learner.updates) == (0, 25, 25)
+    assert steps(tmp_path) == [5, 10, 15, 20, 25]
+    assert checkpoint.read_config(path)["method"] == "fosp"
+    checkpoint.check_files(path)
+
+
+def test_an_end_that_is_also_a_checkpoint_is_saved_once(tmp_path: Path) -> None:
+    seen = []
+    pretrain(trainer(tmp_path, TrainingConfig(updates=20, save_every=10)), FakeProgress(), seen.append)
+    assert [int(p.name) for p in seen] == [10, 20]
+
+
+def test_metrics_are_means_since_the_row_before(tmp_path: Path) -> None:
+    made = trainer(tmp_path, TrainingConfig(updates=8, log_every=4))
+    made.learner.skipped = 3
+    pretrain(made, FakeProgress())
+    assert [row["model/updates"] for row in rows(tmp_path)] == [2.5, 6.5]
+    assert [row["clock/skipped_updates"] for row in rows(tmp_path)] == [3, 3]
+    assert all(row["clock/updates_per_second"] > 0 for row in rows(tmp_path))
+
+
+def test_a_metric_that_not_every_update_has_is_averaged_over_those_that_have_it(tmp_path: Path) -> None:
+    # The policy may learn in every second update only, or from the middle of an interval on.
+    pretrain(trainer(tmp_path, TrainingConfig(updates=9, log_every=3)), FakeProgress())
+    assert [row["actor/ten"] for row in rows(tmp_path)] == [10.0, 10.0, 10.0]
+
+
+class Clock:
+    """Time goes by in updates only."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(offline.time, "perf_counter", lambda: self.now)
+
+
+def test_minutes_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def half_a_minute(_: int) -> None:
+        clock.now += 30
+
+    config = TrainingConfig(updates=1000, minutes=2, save_every=3, log_every=1)
+    path = pretrain(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
+    assert int(path.name) == 4
+    assert [row["clock/seconds"] for row in rows(tmp_path)] == [30, 60, 90, 120]
+    assert rows(tmp_path)[-1]["clock/updates_per_second"] == pytest.approx(1 / 30, rel=1e-4)
+
+
+def test_minutes_before_a_restart_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    config = TrainingConfig(updates=1000, minutes=2)
+
+    def until_third(update: int) -> None:
+        if update == 3:
+            raise KeyboardInterrupt
+        clock.now += 30
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(trainer(tmp_path, config, FakeLearner(until_third)), FakeProgress())
+    clock.now += 1000  # the night between does not count
+
+    def half_a_minute(_: int) -> None:
+        clock.now += 30
+
+    path = pretrain(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
+    assert int(path.name) == 4
+
+
+def stop_at(update: int, error: type[BaseException]) -> FakeLearner:
+    def stop(now: int) -> None:
+        if now == update:
+            raise error
+
+    return FakeLearner(stop)
+
+
+def test_ctrl_c_saves_and_a_rerun_goes_on(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=12, save_every=100, log_every=1)
+    pretrain(trainer(tmp_path / "whole", config), FakeProgress())
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(trainer(tmp_path / "cut", config, stop_at(8, KeyboardInterrupt)), FakeProgress())
+    assert int(checkpoint.resolve(tmp_path / "cut").name) == 7
+    made = trainer(tmp_path / "cut", config)
+    bar = FakeProgress()
+    pretrain(made, bar)
+    assert (bar.start, bar.done) == (7, 5)
+    assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
+
+
+def test_after_a_crash_the_same_updates_are_made_again(tmp_path: Path) -> None:
+    # A crash saves nothing: what was logged after the last checkpoint is dropped, the same batches come again.
+    config = TrainingConfig(updates=12, save_every=5, log_every=1)
+    whole = trainer(tmp_path / "whole", config)
+    pretrain(whole, FakeProgress())
+    with pytest.raises(RuntimeError):
+        pretrain(trainer(tmp_path / "cut", config, stop_at(9, RuntimeError)), FakeProgress())
+    assert steps(tmp_path / "cut") == list(range(1, 9))
+    made = trainer(tmp_path / "cut", config)
+    assert made.learner.updates == 5
+    assert steps(tmp_path / "cut") == list(range(1, 6))
+    pretrain(made, FakeProgress())
+    assert steps(tmp_path / "cut") == list(range(1, 13))
+    assert torch.equal(made.learner.weights()["weight"], whole.learner.weights()["weight"])
+    assert made.sampler.state_dict() == whole.sampler.state_dict()
+
+
+def test_half_a_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=4, save_every=4, log_every=1)
+    pretrain(trainer(tmp_path, config), FakeProgress())
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "mod')
+    pretrain(trainer(tmp_path, TrainingConfig(updates=6, log_every=1)), FakeProgress())
+    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=6)
+    path = pretrain(trainer(tmp_path, config), FakeProgress())
+    (path / "scores.json").write_text("{}")  # evaluation notes the score of a checkpoint here
+    before = rows(tmp_path) if (tmp_path / "metrics.jsonl").read_text() else []
+    bar = FakeProgress()
+    assert pretrain(trainer(tmp_path, config, stop_at(7, AssertionError)), bar) == path
+    assert bar.done == 0 and (path / "scores.json").exists()
+    assert (rows(tmp_path) if before else []) == before
+
+
+def test_a_run_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path).begin("sizes: tiny\n", {})
+    with pytest.raises(UserError, match="another configuration"):
+        Run(tmp_path).begin("sizes: huge\n", {})
+    Run(tmp_path).begin("sizes: tiny\n", {"kind": "pretrain"})
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert document["kind"] == "pretrain" and len(document["sessions"]) == 2
+    assert {"command", "git", "started", "versions"} <= document.keys()
+
+
+def test_a_line_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.append("episodes.jsonl", {"episode": 0})
+    with (tmp_path / "episodes.jsonl").open("a") as file:
+        file.write('{"episode": 1, "re')
+    assert run.rows("episodes.jsonl") == [{"episode": 0}]
+    run.append("episodes.jsonl", {"episode": 1})
+    assert run.rows("episodes.jsonl") == [{"episode": 0}, {"episode": 1}]
+    assert run.rows("missing.jsonl") == []
+
+
+def test_a_damaged_checkpoint_stops_a_rerun_with_its_name(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=4)
+    path = pretrain(trainer(tmp_path, config), FakeProgress())
+    (path / "training_state" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="state.json"):
+        trainer(tmp_path, config)
+
+
+class Environment:
+    """Any contact with it is an error."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"offline training asked an environment for {name}")
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        raise AssertionError("offline training made an environment")
+
+
+def forbid_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gymnasium
+
+    import fosp.envs
+    import fosp.envs.env
+
+    forbidden = Environment()
+    monkeypatch.setattr(gymnasium, "make", forbidden)
+    monkeypatch.setattr(gymnasium, "make_vec", forbidden)
+    monkeypatch.setattr(fosp.envs, "make", forbidden)
+    for name in ("__init__", "reset", "step"):
+        monkeypatch.setattr(fosp.envs.env.SafetyEnv, name, lambda *_, **__: forbidden())
+
+
+def test_7_offline_pretraining_makes_no_environment_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.create(tmp_path / "log", SCHEMA)
+    for seed in range(4):
+        store.append(episode(seed))
+    forbid_environments(monkeypatch)
+    sampler = Prefetcher(Sampler(store, batch_size=2, length=6, seed=0))
+    run = Run(tmp_path / "run")
+    run.begin("", {})
+    config = TrainingConfig(updates=4, save_every=2, log_every=1)
+    made = Trainer(make_learner(), sampler, run, config, "cpu", {"method": "fosp"})
+    made.resume()
+    try:
+        pretrain(made, FakeProgress())
+    finally:
+        sampler.close()
+    assert made.learner.updates == 4
+    assert len(rows(tmp_path / "run")) == 4
+
+
+def test_7_the_whole_command_touches_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fosp import api
+
+    with Store.create(tmp_path / "log", SCHEMA) as store:
+        for seed in range(4):
+            store.append(episode(seed))
+    forbid_environments(monkeypatch)
+    sizes = [
+        *(f"model.{k}={getattr(MODEL, k)}" for k in ("deter", "groups", "classes", "units", "layers", "depth", "bins")),
+        *(f"agent.{k}={getattr(AGENT, k)}" for k in ("units", "layers", "bins", "horizon", "starts")),
+        "model.decode_width=16", "model.stem=2", "model.whitening=0.5", "training.batch=2", "training.length=6",
+        "training.updates=3", "training.precision=float32",
+    ]  # fmt: skip
+    path = api.pretrain(tmp_path / "log", tmp_path / "run", preset="tiny", overrides=sizes, device="cpu")
+    assert int(path.name) == 3
+    assert checkpoint.read_config(path)["dataset"]["episodes"] == 4

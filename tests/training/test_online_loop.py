@@ -1,0 +1,300 @@
+"""The online loop: the ratio of updates to steps, what is kept when it is stopped, and the frozen policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import AGENT, MODEL, SCHEMA, batch, copied, episode, learner, same
+from fakes import FakeLearner, FakeProgress, FakeSampler, no_board, trainer
+
+from fosp.agent.policy import AgentPolicy
+from fosp.cli import wire
+from fosp.config import to_tree
+from fosp.data.sampler import MixedSampler, Sampler
+from fosp.data.store import Store
+from fosp.presets import RunConfig
+from fosp.training import checkpoint
+from fosp.training.log import Run
+from fosp.training.offline import Trainer, TrainingConfig
+from fosp.training.online import OnlineConfig, finetune
+from fosp.types import Episode
+
+STEPS = 10  # agent steps of every episode here
+
+
+@pytest.fixture(autouse=True)
+def _no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_board(monkeypatch)
+
+
+class FakeStore:
+    def __init__(self) -> None:
+        self.episodes: list[Episode] = []
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def append(self, episode: Episode) -> int:
+        self.episodes.append(episode)
+        return len(self.episodes) - 1
+
+    @property
+    def seeds(self) -> list[int]:
+        return [episode.info["seed"] for episode in self.episodes]
+
+
+class World:
+    """Acts in lockstep; ``order`` says in which order the episodes of a group end. Fails at a given agent step."""
+
+    def __init__(
+        self, stop_at: int | None = None, order: Callable[[list[int]], list[int]] = list,
+        error: type[BaseException] = KeyboardInterrupt,
+    ) -> None:  # fmt: skip
+        self.groups: list[list[int]] = []
+        self.steps, self.stop_at, self.order, self.error = 0, stop_at, order, error
+
+    def __call__(self, seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
+        self.groups.append(list(seeds))
+        for _ in range(STEPS):
+            on_step(len(seeds))
+            self.steps += len(seeds)
+            if self.stop_at is not None and self.steps >= self.stop_at:
+                raise self.error
+        for seed in self.order(list(seeds)):
+            chosen = np.array([1.0] * 3 + [0.0] * 7 + [np.nan], np.float32)
+            made = episode(seed, rows=STEPS + 1)
+            made.diagnostics["chosen"] = chosen
+            yield made
+
+
+def config(**changes: Any) -> OnlineConfig:
+    return OnlineConfig(**{"episodes": 12, "envs": 4, "updates_per_step": 0.25, "save_every": 8, **changes})
+
+
+def test_updates_keep_their_ratio_to_steps(tmp_path: Path) -> None:
+    # Nothing is learned in the first group; 2 groups x 4 environments x 10 steps x 0.25 = 20 updates follow.
+    made, store, world, bar = trainer(tmp_path), FakeStore(), World(), FakeProgress()
+    path = finetune(made, world, store, range(100, 200), config(), bar)
+    assert world.groups == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109, 110, 111]]
+    assert made.learner.updates == 20 and int(path.name) == 20
+    assert made.sampler.refreshed == 3  # type: ignore[attr-defined]
+    assert bar.done == 12 and len(store) == 12
+
+
+@pytest.mark.parametrize(("ratio", "updates"), [(0.1, 8), (0.03, 2), (1.0, 80), (0.0, 0)])
+def test_fractions_of_updates_are_kept_for_later(tmp_path: Path, ratio: float, updates: int) -> None:
+    made = trainer(tmp_path)
+    finetune(made, World(), FakeStore(), range(100, 200), config(updates_per_step=ratio), FakeProgress())
+    assert made.learner.updates == updates
+
+
+def test_learning_goes_on_while_acting(tmp_path: Path) -> None:
+    when: list[int] = []
+    world = World()
+    made = trainer(tmp_path, learner=FakeLearner(lambda update: when.append(world.steps)))
+    finetune(made, world, FakeStore(), range(100, 200), config(), FakeProgress())
+    assert when == list(range(40, 120, 4))  # one update in each step of 4 environments, from the second group on
+
+
+def test_each_episode_is_a_row(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    store = FakeStore()
+    made = trainer(tmp_path)
+    finetune(made, World(), store, range(100, 200), config(), FakeProgress(), on_episode=seen.append)
+    rows = made.run.rows("episodes.jsonl")
+    assert rows == seen
+    assert [row["episode"] for row in rows] == list(range(12))
+    assert [row["seed"] for row in rows] == list(range(100, 112)) == store.seeds
+    assert [row["env_steps"] for row in rows] == [STEPS * k for k in range(1, 13)]
+    for row, made_ in zip(rows, store.episodes, strict=True):
+        assert row["return"] == pytest.approx(float(made_.reward.sum()), abs=1e-5)
+        assert row["cost"] == pytest.approx(float(made_.cost.sum()))
+        assert row["violation_steps"] == int((made_.cost > 0).sum()) and row["steps"] == STEPS
+        assert row["chosen_online"] == pytest.approx(0.3)
+
+
+def test_an_uneven_last_group_is_cut_to_the_number_of_episodes(tmp_path: Path) -> None:
+    world = World()
+    finetune(trainer(tmp_path), world, FakeStore(), range(100, 200), config(episodes=6), FakeProgress())
+    assert world.groups == [[100, 101, 102, 103], [104, 105]]
+
+
+def test_minutes_of_training_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fosp.training import offline
+
+    now = 0.0
+    monkeypatch.setattr(offline.time, "perf_counter", lambda: now)
+
+    def a_minute(_: int) -> None:
+        nonlocal now
+        now += 60
+
+    made = trainer(tmp_path, TrainingConfig(minutes=5), FakeLearner(a_minute))
+    finetune(made, World(), FakeStore(), range(100, 200), config(), FakeProgress())
+    assert made.learner.updates == 10  # to the end of the group in which time ran out
+
+
+@pytest.mark.parametrize("stop_at", [20, 44, 60, 100])
+def test_ctrl_c_keeps_episodes_and_updates_and_a_rerun_goes_on(tmp_path: Path, stop_at: int) -> None:
+    store, made = FakeStore(), trainer(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(made, World(stop_at), store, range(100, 200), config(), FakeProgress())
+    done, updates = len(store), made.learner.updates
+    assert done == 4 * ((stop_at - 1) // 40)
+    assert checkpoint.read_numbers(checkpoint.resolve(tmp_path))["learner"]["updates"] == updates
+    again, bar, world = trainer(tmp_path), FakeProgress(), World()
+    assert again.learner.updates == updates
+    finetune(again, world, store, range(100, 200), config(), bar)
+    assert bar.start == done and bar.done == 12 - done
+    assert store.seeds == list(range(100, 112))
+    assert [row["seed"] for row in again.run.rows("episodes.jsonl")] == list(range(100, 112))
+    assert again.learner.updates == 20  # as without the stop
+
+
+@pytest.mark.parametrize("stop_at", [20, 44, 60, 100])
+def test_after_a_crash_the_ratio_of_updates_to_steps_is_kept(tmp_path: Path, stop_at: int) -> None:
+    # A crash saves no checkpoint: the episodes are still there, what was learned from them is not.
+    store = FakeStore()
+    rare = config(save_every=100)
+    with pytest.raises(RuntimeError):
+        finetune(trainer(tmp_path), World(stop_at, error=RuntimeError), store, range(100, 200), rare, FakeProgress())
+    again = trainer(tmp_path)
+    assert again.learner.updates == 0
+    finetune(again, World(), store, range(100, 200), rare, FakeProgress())
+    assert store.seeds == list(range(100, 112))
+    assert again.learner.updates == 20
+
+
+def test_steps_are_counted_where_episodes_end_early(tmp_path: Path) -> None:
+    def act(seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
+        yield from (episode(seed, rows=2 + seed) for seed in seeds)
+
+    made, store = trainer(tmp_path), FakeStore()
+    for episodes in (2, 4):  # the second time a run that goes on
+        finetune(trainer(tmp_path), act, store, range(4), config(episodes=episodes, envs=2), FakeProgress())
+    assert [row["env_steps"] for row in made.run.rows("episodes.jsonl")] == [1, 3, 6, 10]
+
+
+def test_a_stop_between_two_episodes_of_a_group_repeats_no_layout(tmp_path: Path) -> None:
+    # Episodes may end in any order, so the first k that are stored need not be those of the first k seeds.
+    store, made = FakeStore(), trainer(tmp_path)
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["episode"] == 5:
+            raise KeyboardInterrupt
+
+    backwards = World(order=lambda seeds: seeds[::-1])
+    with pytest.raises(KeyboardInterrupt):
+        finetune(made, backwards, store, range(100, 200), config(), FakeProgress(), on_episode=stop)
+    assert len(store) == 6
+    finetune(trainer(tmp_path), backwards, store, range(100, 200), config(), FakeProgress())
+    assert sorted(store.seeds) == list(range(100, 112))
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    store = FakeStore()
+    path = finetune(trainer(tmp_path), World(), store, range(100, 200), config(), FakeProgress())
+    world = World()
+    assert finetune(trainer(tmp_path), world, store, range(100, 200), config(), FakeProgress()) == path
+    assert world.groups == [] and len(store) == 12
+
+
+def test_checkpoints_come_every_so_many_episodes(tmp_path: Path) -> None:
+    saved: list[int] = []
+    made = trainer(tmp_path)
+    original = made.save
+    made.save = lambda **numbers: saved.append(len(store)) or original(**numbers)  # type: ignore[method-assign,func-returns-value]
+    store = FakeStore()
+    finetune(made, World(), store, range(100, 200), config(episodes=24, save_every=8), FakeProgress())
+    assert saved == [8, 16, 24, 24]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# With a real learner, log, sampler and policy.
+
+
+def offline_checkpoint(folder: Path) -> Path:
+    """A checkpoint of a few offline updates."""
+    made = learner()
+    for seed in range(2):
+        made.update(batch(seed))
+    settings = RunConfig(model=MODEL, agent=AGENT)
+    facts = {"method": "fosp", "schema": SCHEMA.to_json(), "config": to_tree(settings)}
+    return checkpoint.save(folder, made.updates, facts, made.weights(), *made.state())
+
+
+def acting(agent: Any) -> Callable[[Sequence[int], Callable[[int], None]], Iterator[Episode]]:
+    """Acts with the expanded policy on pictures that mean nothing."""
+
+    def act(seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
+        policy = AgentPolicy(agent, SCHEMA, explore=True, seed=seeds[0])
+        carry = policy.initial(len(seeds))
+        made = [episode(seed, rows=STEPS + 1) for seed in seeds]
+        for t in range(STEPS):
+            seen = {name: np.stack([e.images[name][t] for e in made]) for name in SCHEMA.cameras}
+            action, carry = policy.act(carry, seen)
+            for row, e in enumerate(made):
+                e.action[t] = action[row]
+            on_step(len(seeds))
+        yield from made
+
+    return act
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_1_online_training_moves_the_trained_policy_and_never_the_frozen_one(tmp_path: Path, fresh: bool) -> None:
+    source = offline_checkpoint(tmp_path / "offline")
+    agent, facts = wire.load_agent(source)
+    settings = RunConfig(
+        model=MODEL, agent=AGENT, online=OnlineConfig(episodes=6, envs=2, updates_per_step=0.2, fresh_actor=fresh)
+    )
+    made = wire.build_expansion(agent, settings, torch.device("cpu"))
+    store = Store.create(tmp_path / "episodes", SCHEMA)
+    log = Store.create(tmp_path / "log", SCHEMA)
+    log.append(episode(50))
+    sampler = MixedSampler(Sampler(log, 2, 6, 0), Sampler(store, 2, 6, 1), 0.5)
+    run = Run(tmp_path / "run")
+    run.begin("", {})
+    tuning = Trainer(made, sampler, run, TrainingConfig(), "cpu", {**facts, "expanded": True})
+    tuning.resume()
+    path = finetune(tuning, acting(made.agent), store, range(6), settings.online, FakeProgress())
+
+    def named(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+
+    assert made.updates == 8
+    offline = named("actor.", checkpoint.read_tensors(source, "policy/model"))
+    loaded = wire.load_agent(path)[0].state_dict()
+    for weights in (made.weights(), checkpoint.read_tensors(path, "policy/model"), loaded):
+        frozen, trained = named("offline_actor.", weights), named("actor.", weights)
+        assert same(frozen, offline)  # bit for bit
+        assert frozen.keys() == trained.keys()
+        assert all(not torch.equal(trained[name], frozen[name]) for name in frozen)
+    assert made.agent.offline_actor is not None
+    memory = {p.data_ptr() for p in made.agent.offline_actor.parameters()}
+    assert not memory & {p.data_ptr() for p in made.agent.actor.parameters()}
+
+
+def test_1_the_trained_policy_starts_from_the_frozen_one(tmp_path: Path) -> None:
+    source = offline_checkpoint(tmp_path / "offline")
+    for fresh in (False, True):
+        agent, _ = wire.load_agent(source)
+        offline = copied(agent.actor.state_dict())
+        settings = RunConfig(model=MODEL, agent=AGENT, online=OnlineConfig(fresh_actor=fresh))
+        made = wire.build_expansion(agent, settings, torch.device("cpu")).agent
+        assert made.offline_actor is not None
+        assert same(made.offline_actor.state_dict(), offline)
+        assert same(made.actor.state_dict(), offline) is not fresh
+        assert all(p.requires_grad for p in made.actor.parameters())
+        assert not any(p.requires_grad for p in made.offline_actor.parameters())
+
+
+def test_fake_sampler_is_a_sampler(tmp_path: Path) -> None:
+    made = trainer(tmp_path, sampler=FakeSampler())
+    made.step()
+    assert made.sampler.state_dict() == {"count": 1}
