@@ -96,7 +96,7 @@ def pretrain(
     data: PathLike,
     out: PathLike,
     *,
-    preset: str = "small",
+    preset: str = "laptop",
     config: PathLike | None = None,
     overrides: Sequence[str] = (),
     method: str = "fosp",
@@ -105,13 +105,13 @@ def pretrain(
 ) -> Path:
     """Learn from a log alone; no environment exists while this runs. Returns the last checkpoint.
 
-    ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint, frozen,
-    and its sizes.
+    ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint,
+    frozen, and its sizes.
     """
     if method not in METHODS:
         raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
     if model_from is not None and method != "cloning":
-        raise UserError(f"--model-from {model_from} goes with --method cloning only; {method} trains its own world model")
+        raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
     settings = resolve(preset, os.fspath(config) if config else None, overrides)
     store = Store.open(data)
     store.require_cost()
@@ -131,8 +131,10 @@ def pretrain(
     described = wire.describe(settings, store.schema, method, facts)
     trainer = Trainer(learner, sampler, run, training, picked, described)
     trainer.resume()
+    encode = partial(wire.encode_log, learner, store, settings)
+    total = training.updates + training.latent_updates
     try:
-        return offline_training.pretrain(trainer, _bar(kind, training.updates, trainer), _film(run, store))
+        return offline_training.pretrain(trainer, encode, _bar(kind, total, trainer), _film(run, store))
     finally:
         sampler.close()
 
@@ -309,8 +311,8 @@ def evaluate(
     """All checkpoints on the same held-out layouts; returns the evaluation document (see ``fosp.evaluation``).
 
     ``checkpoints`` maps labels to run folders or checkpoints. ``out`` is a folder that gets
-    ``evaluation/<scenario>.json`` and, for ``record`` layouts of each policy, ``rollouts/*.npz`` for the report. The score
-    is also noted in each checkpoint, for ``verify``.
+    ``evaluation/<scenario>.json`` and, for ``record`` layouts of each policy, ``rollouts/*.npz`` for the report. The
+    score is also noted in each checkpoint, for ``verify``.
     """
     from fosp.envs import SCENARIOS, find_scenario, find_task, suite_hash
 
@@ -372,7 +374,10 @@ def _label(path: PathLike) -> str:
 def _meta(path: Path, facts: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
     method = "expansion" if facts.get("expanded") else facts["method"]
     kind = {"expansion": "finetune", "cloning": "bc"}.get(method, "pretrain")
-    return {"checkpoint": os.path.relpath(path), "kind": kind, "method": method, "updates": facts["updates"], "samples": samples}
+    return {
+        "checkpoint": os.path.relpath(path), "kind": kind, "method": method, "updates": facts["updates"],
+        "samples": samples,
+    }  # fmt: skip
 
 
 def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, Any], samples: int | None) -> None:

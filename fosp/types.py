@@ -64,6 +64,9 @@ class Schema:
     step_seconds: float = 0.0  # duration of one agent step
     max_steps: int = 0  # agent steps after which an episode is truncated
     cost_terms: tuple[str, ...] = ()  # named parts of the cost, the keys "cost_<term>" of info
+    #: Signs of the action in a world seen through a mirror, if robot and task are the same there, else empty. The cameras
+    #: must look along the plane of the mirror, so that a mirrored image is the image flipped left to right.
+    mirror: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,8 +74,9 @@ class Schema:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Schema:
         cameras = {name: (int(s[0]), int(s[1]), int(s[2])) for name, s in data["cameras"].items()}
-        rest = {k: v for k, v in data.items() if k not in ("cameras", "cost_terms")}
-        return Schema(cameras=cameras, cost_terms=tuple(data["cost_terms"]), **rest)
+        tuples = {k: tuple(data.get(k, ())) for k in ("cost_terms", "mirror")}
+        rest = {k: v for k, v in data.items() if k != "cameras" and k not in tuples}
+        return Schema(cameras=cameras, **tuples, **rest)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Batch:
-    """B sequences of T rows, cut from episodes by the sampler. Arrays are NumPy from the sampler, tensors in learning."""
+    """B sequences of T rows, cut from episodes by the sampler. NumPy arrays from the sampler, tensors in learning."""
 
     images: dict[str, Any]  # camera -> uint8 (B, T, W, W, 3)
     action: Any  # float32 (B, T, A)
@@ -112,8 +116,8 @@ class Policy(Protocol):
     """Chooses actions. Has no hidden state: what it remembers lies in the carry that the caller keeps.
 
     ``initial()`` starts one episode and ``act`` then takes single images (W, W, 3) and returns an action (A,);
-    ``initial(n)`` starts n episodes side by side and ``act`` takes (n, W, W, 3) and returns (n, A). The returned carry has
-    an attribute ``diagnostics``, a dict of arrays () or (n,), for instance ``violation_probability``.
+    ``initial(n)`` starts n episodes side by side and ``act`` takes (n, W, W, 3) and returns (n, A). The returned carry
+    has an attribute ``diagnostics``, a dict of arrays () or (n,), for instance ``violation_probability``.
     """
 
     def initial(self, batch: int | None = None) -> Any: ...

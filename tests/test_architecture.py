@@ -32,7 +32,8 @@ def room(rooms: str = "", never: set[str] | None = None, strangers: bool = False
 
 ROOMS = {
     "types": room(never=SIMULATORS | LEARNING),
-    "envs": room("types", never=LEARNING),
+    "plugin": room(never=LEARNING | {"mujoco"}),  # names only, for Gymnasium
+    "envs": room("types plugin", never=LEARNING),
     "data": room("types", never=LEARNING | {"mujoco"}),
     "nets": room(never=SIMULATORS),
     "world_model": room("types nets", never=SIMULATORS),

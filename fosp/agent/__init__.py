@@ -1,1 +1,1 @@
-"""What to do: critics, reachability, policy, constraint, expansion. Knows latents and batches; no environment, no file."""
+"""What to do: critics, reachability, policy, constraint, expansion. Knows latents and batches, not environments or files."""

@@ -1,9 +1,9 @@
 """The policy: its distribution, the weights of its regression, its losses.
 
-Why these weights. Maximise u A^r - (1 - u) A^c under a bound on KL[pi || pi_b] to the behaviour of the log. The Lagrangian
-gives pi*(a|s) ~ pi_b(a|s) exp{beta (u A^r - (1 - u) A^c)}. For u in {0, 1} the exponential of the switch is the switch of the
-exponentials, u exp(beta A^r) + (1 - u) exp(-beta A^c); projecting pi* on a parametric policy by maximum likelihood over the
-log makes that the weight of each log-likelihood.
+Why these weights. Maximise u A^r - (1 - u) A^c under a bound on KL[pi || pi_b] to the behaviour of the log. The
+Lagrangian gives pi*(a|s) ~ pi_b(a|s) exp{beta (u A^r - (1 - u) A^c)}. For u in {0, 1} the exponential of the switch is the
+switch of the exponentials, u exp(beta A^r) + (1 - u) exp(-beta A^c); projecting pi* on a parametric policy by maximum
+likelihood over the log makes that the weight of each log-likelihood.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def clip_through(action: Tensor) -> Tensor:
 def regression_weight(
     feasible: Tensor, gate: Tensor, reward_advantage: Tensor, cost_advantage: Tensor, config: WeightConfig
 ) -> Tensor:
-    """w = u g exp(beta_r A^r / S_r) + (1 - u) exp(-beta_c A^c / S_c). All (N,), advantages already divided by their ranges."""
+    """w = u g exp(beta_r A^r / S_r) + (1 - u) exp(-beta_c A^c / S_c). All (N,), advantages already divided by S."""
     towards_reward = (config.beta_reward * reward_advantage).exp().clamp(max=config.clip)
     towards_safety = (-config.beta_cost * cost_advantage).exp().clamp(max=config.clip)
     return (feasible * gate * towards_reward + (1 - feasible) * towards_safety).detach()
 
 
 def score(feasible: Tensor, reward: Tensor, cost: Tensor, cost_weight: Tensor | float) -> Tensor:
-    """u A^r / S_r - (1 - u + nu) A^c / S_c, divided by 1 + nu so that its size does not depend on the multiplier nu. (N,)"""
+    """u A^r / S_r - (1 - u + nu) A^c / S_c, over 1 + nu so that its size does not depend on the multiplier nu. (N,)"""
     return (feasible * reward - (1 - feasible + cost_weight) * cost) / (1 + cost_weight)
 
 

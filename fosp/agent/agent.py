@@ -14,7 +14,9 @@ from fosp.agent import actor as extraction
 from fosp.agent.actor import Actor, ActorScales, WeightConfig
 from fosp.agent.constraint import AugmentedLagrangian, ConstraintConfig
 from fosp.agent.critics import Critic
+from fosp.agent.encoded import EncodedBatch
 from fosp.agent.expansion import ExpansionConfig
+from fosp.agent.mirror import mirrored
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
 from fosp.nets.distributions import gumbel
@@ -52,11 +54,12 @@ class AgentConfig:
     lam: float = 0.95
     horizon: int = 15  # H, imagined steps
     starts: int = 128  # posterior states of a batch from which imagination starts
-    explore_first: float = 0.5  # share of starts whose first action is uniform, so that Q learns what else could be done
+    explore_first: float = 0.5  # share of starts with a uniform first action, so that Q learns what else could be done
     expectile_reward: float = 0.8
     expectile_cost: float = 0.8
     slow_fraction: float = 0.02
     reach_gamma: float = 0.95
+    mirror: bool = True  # learn from the mirrored world too, where the task says that it is its own mirror image
     model_scales: ModelScales = field(default_factory=ModelScales)
     critic_scales: CriticScales = field(default_factory=CriticScales)
     actor_scales: ActorScales = field(default_factory=ActorScales)
@@ -82,6 +85,7 @@ class Agent(nn.Module):
         self.constraint = AugmentedLagrangian(config.constraint)
         self.reward_range, self.cost_range = RunningRange(), RunningRange()
         self.steps_per_episode = schema.max_steps or 250
+        self.mirror = schema.mirror if config.mirror else ()
 
     def expand(self) -> None:
         """Begin safe policy expansion: freeze the present actor as pi_off; the trained one starts from it."""
@@ -99,7 +103,7 @@ class Agent(nn.Module):
 
 @dataclass(frozen=True)
 class Dream:
-    """An imagined rollout of the trained actor, N starts: states 0..H, actions 0..H-1, what the heads say of each state."""
+    """Imagined rollout of the trained actor, N starts: states 0..H, actions 0..H-1, what the heads say of each state."""
 
     features: Tensor  # (H + 1, N, F)
     action: Tensor  # (H, N, A)
@@ -161,9 +165,10 @@ def critic_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream) -
 
 
 def reach_loss(agent: Agent, features: Tensor, violated: Tensor, is_last: Tensor, is_terminal: Tensor) -> Tensor:
-    """(B, T, F), (B, T) three times -> (B, T). Rows that could only repeat their own bootstrap teach nothing: weight 0."""
+    """(B, T, F), (B, T) three times -> (B, T). Rows that could only repeat their own bootstrap have weight 0."""
     slow = agent.reachability.slow_probability(features)
-    target = reachability_target(violated.float(), slow, is_last, is_terminal, agent.config.reach_gamma, agent.config.lam)
+    gamma, lam = agent.config.reach_gamma, agent.config.lam
+    target = reachability_target(violated.float(), slow, is_last, is_terminal, gamma, lam)
     informed = ~is_last.clone()
     informed[:, -1] = False
     informed |= violated | is_terminal
@@ -211,7 +216,7 @@ def advantages(agent: Agent, features: Tensor, action: Tensor) -> tuple[Tensor, 
 
 
 def _weight(agent: Agent, features: Tensor, action: Tensor, reward_advantage: Tensor, cost_advantage: Tensor) -> Tensor:
-    # Tolerance gate g: the discounted cost that a policy at the budget would have. An exact zero would be regression noise.
+    # Tolerance gate g: the discounted cost of a policy at the budget. An exact zero would be regression noise.
     config = agent.config
     tolerance = config.constraint.budget / agent.steps_per_episode / (1 - config.gamma)
     gate = (agent.cost_critic.q_value(features, action) <= tolerance).float()
@@ -228,8 +233,7 @@ class OptimiserConfig:
     actor_rate: float = 3e-4
     eps: float = 1e-8
     clip: float = 1000.0
-    behaviour_every: int = 1  # critics and actor learn in every k-th update of the model
-    behaviour_after: int = 0  # updates of the model before critics and actor start
+    behaviour_every: int = 1  # critics and actor learn in every k-th model update; 0 leaves them to the encoded log
 
 
 class Learner:
@@ -255,9 +259,19 @@ class Learner:
         self.updates = 0
         self.skipped = 0  # updates whose gradients were not finite
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One update on a batch of tensors; returns metrics as tensors of shape ()."""
+    def update(self, batch: Batch | EncodedBatch) -> dict[str, Tensor]:
+        """One update on a batch of tensors; returns metrics as tensors of shape ().
+
+        An encoded batch holds states instead of images: the world model stays as it is, all else learns.
+        """
+        if isinstance(batch, EncodedBatch):
+            metrics = self._update_behaviour(batch.latents, batch.batch)
+            self.updates += 1
+            return {name: value.detach() for name, value in metrics.items()}
         agent, config = self.agent, self.agent.config
+        if agent.mirror:
+            half = torch.rand(batch.reward.shape[0], generator=self.generator, device=self.device) < 0.5
+            batch = mirrored(batch, agent.mirror, half)
         shape = (*batch.reward.shape, agent.model.config.groups, agent.model.config.classes)
         noise = gumbel(shape, self.generator, self.device)
         with self.autocast():
@@ -268,8 +282,8 @@ class Learner:
             total = weighted_sum(losses, config.model_scales)
         metrics = {f"model/{name}": loss.mean() for name, loss in losses.items()}
         metrics["model/grad_norm"] = self._step("model", total)
-        due = self.updates >= self.config.behaviour_after and self.updates % self.config.behaviour_every == 0
-        if due:
+        every = self.config.behaviour_every
+        if every and self.updates % every == 0:
             metrics |= self._update_behaviour(latents.detach(), batch)
         self.updates += 1
         return {name: value.detach() for name, value in metrics.items()}
@@ -340,7 +354,7 @@ class Learner:
         self.updates, self.skipped = numbers["updates"], numbers["skipped"]
 
     def _step(self, name: str, loss: Tensor) -> Tensor:
-        """The only place that computes gradients and changes weights. A gradient that is not finite is skipped and counted."""
+        """The only place that computes gradients and changes weights. What is not finite is skipped and counted."""
         parameters = self.groups[name]
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):

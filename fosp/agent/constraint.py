@@ -1,4 +1,4 @@
-"""The constraint on expected cost: an augmented Lagrangian (Nocedal & Wright, Numerical Optimization, 2006, sec. 17.4)."""
+"""The constraint on expected cost: an augmented Lagrangian (Nocedal & Wright, Numerical Optimization, 2006, 17.4)."""
 
 from __future__ import annotations
 

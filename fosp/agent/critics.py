@@ -11,7 +11,7 @@ from fosp.nets.layers import MLP, EnsembleMLP, call_frozen, follow, frozen_copy
 
 
 class Critic(nn.Module):
-    """``pessimism`` -1 takes the lower of the two Q (reward), +1 the higher (cost): never better than either believes."""
+    """``pessimism`` -1 takes the lower of both Q (reward), +1 the higher (cost): never better than either believes."""
 
     MEMBERS = 2
 
@@ -54,8 +54,8 @@ class Critic(nn.Module):
     def v_loss(self, features: Tensor, action: Tensor, level: float) -> Tensor:
         """In-sample expectile regression of V on the slow Q of the *log's* actions. (N, F), (N, A) -> (N,).
 
-        The cross-entropy is weighted with |level - 1{Q < V}|. Its minimum over V is the expectile, because the expectation
-        of the two-hot bins at the minimum is the weighted mean of the targets.
+        The cross-entropy is weighted with |level - 1{Q < V}|. Its minimum over V is the expectile, because the
+        expectation of the two-hot bins at the minimum is the weighted mean of the targets.
         """
         target = self.slow_q_value(features, action)
         logits = self.v(features)

@@ -34,7 +34,7 @@ def choice_probabilities(scores: Tensor, alpha: float) -> Tensor:
 
 
 def choose(scores: Tensor, alpha: float, generator: torch.Generator | None) -> Tensor:
-    """Index of the executed candidate of each row: drawn by softmax, or the best where ``generator`` is None. (N, K) -> (N,)."""
+    """(N, K) -> (N,), index of the executed candidate: drawn by softmax, or the best where ``generator`` is None."""
     if generator is None:
         return scores.argmax(-1)
     return torch.multinomial(choice_probabilities(scores, alpha), 1, generator=generator).squeeze(-1)

@@ -34,7 +34,7 @@ class Carry:
 
 
 class AgentPolicy:
-    """Acts with an agent. ``explore`` samples actions and candidates (online learning); else means and the best candidate.
+    """Acts with an agent: means and the best candidate, or sampled actions and candidates with ``explore`` (online).
 
     Where the agent holds a frozen offline policy, both propose (safe policy expansion); candidates of each policy are
     its mean (its sample while exploring) and ``samples`` further draws. The very action that was scored is returned.
@@ -67,7 +67,8 @@ class AgentPolicy:
             # The number of rows too: one image for several environments would be broadcast without a word.
             shape = size if carry.single else (len(carry.action), *size)
             if image.shape != shape or image.dtype != np.uint8:
-                raise UserError(f"observation {name!r} is {image.dtype} {image.shape}; the policy takes uint8 {shape} here")
+                found = f"{image.dtype} {image.shape}"
+                raise UserError(f"observation {name!r} is {found}; the policy takes uint8 {shape} here")
             views.append(image[None] if carry.single else image)
         return torch.from_numpy(np.concatenate(views, -1)).to(self.device)
 

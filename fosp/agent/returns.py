@@ -1,4 +1,4 @@
-"""Targets as free functions. Each docstring is the equation with time indices; each test is a number worked out by hand."""
+"""Targets as free functions. Each docstring is the equation with time indices; each test a number worked out by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def in_sample_target(
 
     y_t = x_{t+1} + gamma (1 - is_terminal_{t+1}) V(s_{t+1}),   t = 0 .. T-2, x the reward or the cost
 
-    signal, value, is_first, is_terminal (B, T) -> y (B, T-1) and a mask (B, T-1), 0 where row t+1 begins another episode
-    and the pair therefore has no successor.
+    signal, value, is_first, is_terminal (B, T) -> y (B, T-1) and a mask (B, T-1), 0 where row t+1 begins another
+    episode and the pair therefore has no successor.
     """
     going_on = 1.0 - is_terminal[:, 1:].float()
     return signal[:, 1:] + gamma * going_on * value[:, 1:], 1.0 - is_first[:, 1:].float()
@@ -39,8 +39,8 @@ def reachability_target(
 ) -> Tensor:
     """Discounted probability that the state, or one after it, is in violation.
 
-    P_t = max(l_t, gamma [(1 - lam) p(s_{t+1}) + lam P_{t+1}]),  with the bootstrap max(l_t, p(s_t)) in the last row of the
-    sequence or of an episode that was cut by its time limit, and P_t = l_t in a terminal row.
+    P_t = max(l_t, gamma [(1 - lam) p(s_{t+1}) + lam P_{t+1}]),  with the bootstrap max(l_t, p(s_t)) in the last row of
+    the sequence or of an episode that was cut by its time limit, and P_t = l_t in a terminal row.
 
     All (..., T) along the last axis -> (..., T). Nothing crosses a row with is_last.
     """
@@ -58,8 +58,8 @@ def reachability_target(
 
 
 def expectile_weight(difference: Tensor, level: float) -> Tensor:
-    """|level - 1{difference < 0}|, the weight of asymmetric least squares (Newey & Powell 1987; IQL, arXiv 2110.06169, eq. 5).
+    """|level - 1{difference < 0}|, the weight of asymmetric least squares.
 
-    With difference = Q - V, level > 0.5 draws V to the upper expectile, level < 0.5 to the lower one.
+    Newey & Powell 1987; implicit Q-learning, arXiv 2110.06169, equation 5. With difference = Q - V, level > 0.5 draws V to the upper expectile, level < 0.5 to the lower one.
     """
     return torch.where(difference < 0, 1.0 - level, level)

@@ -10,10 +10,9 @@ from fosp.cli.road import Plan, documents, drive
 DEMO = Plan(
     episodes=150,
     scenario="larger-hazards",
-    preset="small",
-    pretrain=("training.minutes=8",),
-    cloning=("training.updates=1000",),
-    finetune=("online.episodes=40", "training.minutes=4"),
+    preset="laptop",
+    cloning=("training.latent_updates=1000",),
+    finetune=("online.episodes=40", "online.updates_per_step=0.1"),
 )
 
 

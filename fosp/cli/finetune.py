@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """Fine-tune an offline policy where it is deployed: the frozen policy and a new one act together, the critics choose."""
+    """Fine-tune an offline policy where it is deployed: it and a new one propose actions, the critics choose."""
 
     checkpoint: Path
     """Run folder or checkpoint of the offline policy."""

@@ -14,8 +14,8 @@ class Options:
     """Folder of the dataset."""
     out: Path
     """Run folder; where it holds the same run, that goes on."""
-    preset: str = "small"
-    """Sizes to start from: tiny, small or paper."""
+    preset: str = "laptop"
+    """Sizes to start from: laptop, tiny, small or paper."""
     config: Path | None = None
     """YAML file whose values are put over the preset."""
     set: tuple[str, ...] = ()

@@ -46,7 +46,8 @@ def drive(plan: Plan, out: Path, seed: int, tell: Callable[[str], None], device:
             method="cloning", model_from=out / "offline", device=device,
         ),
         "finetune": lambda: api.finetune(
-            out / "offline", out / "finetuned", scenario=plan.scenario, overrides=plan.finetune, seed=seed, device=device
+            out / "offline", out / "finetuned", scenario=plan.scenario, overrides=plan.finetune, seed=seed,
+            device=device,
         ),
         "evaluate": lambda: _evaluate(plan, out),
         "report": lambda: api.report(

@@ -16,10 +16,10 @@ STUDIES = {
     "pointgoal1": Plan(
         episodes=300,
         scenario="larger-hazards",
-        preset="small",
-        pretrain=("training.minutes=90",),
-        cloning=("training.updates=3000",),
-        finetune=("online.episodes=200", "training.minutes=120"),
+        preset="laptop",
+        pretrain=("model.depth=16", "training.updates=10000", "training.latent_updates=10000"),
+        cloning=("training.latent_updates=3000",),
+        finetune=("online.episodes=200", "online.updates_per_step=0.2"),
         layouts=40,
     ),
 }
@@ -94,7 +94,8 @@ def _markdown(name: str, tables: dict[str, Any], learning: list[dict[str, Any]])
     lines = [f"# Study {name}", ""]
     for scenario, table in tables.items():
         layouts = len(table["seeds"])
-        lines += [f"## {scenario}: {table['runs']} runs, {layouts} held-out layouts each (suite {table['suite_hash']})", ""]
+        about = f"{table['runs']} runs, {layouts} held-out layouts each (suite {table['suite_hash']})"
+        lines += [f"## {scenario}: {about}", ""]
         lines += ["| policy | return | cost | episodes over the limit | worst 10 % cost |", "|---|---|---|---|---|"]
         for policy in table["policies"]:
             row = policy["summary"]
@@ -108,7 +109,8 @@ def _markdown(name: str, tables: dict[str, Any], learning: list[dict[str, Any]])
         lines += [f"* {label}: {said['sentence']}" for label, said in table["verdicts"].items()]
         lines.append("")
     lines += ["## While fine-tuning, against the frozen policy on the same layouts", ""]
-    lines += ["| seed | layouts | cost, learning | cost, frozen | difference | return difference |", "|---|---|---|---|---|---|"]
+    lines += ["| seed | layouts | cost, learning | cost, frozen | difference | return difference |"]
+    lines += ["|---|---|---|---|---|---|"]
     for row in learning:
         pair = [number(row["learning"]["cost"]), number(row["frozen"]["cost"])]
         change = [number(row["difference"][key], sign=True) for key in ("cost", "return")]

@@ -35,7 +35,8 @@ def run(options: Options) -> int:
         for key in ("return", "cost"):
             then, now = result["recorded"][key], result["found"][key]
             word = "within" if result["within"][key] else "NOT within"
-            print(f"{key}: {now['mean']:.2f} here, {word} the recorded {then['mean']:.2f} [{then['low']:.2f}, {then['high']:.2f}]")
+            interval = f"{then['mean']:.2f} [{then['low']:.2f}, {then['high']:.2f}]"
+            print(f"{key}: {now['mean']:.2f} here, {word} the recorded {interval}")
         print(f"{result['identical']} of {result['episodes']} episodes are identical")
         print("the recorded score holds here" if result["holds"] else "the recorded score does NOT hold here")
     return 0 if result["holds"] else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,11 +16,14 @@ import torch
 from fosp import config as mechanism
 from fosp.agent.actor import Actor
 from fosp.agent.agent import Agent, Learner
+from fosp.agent.encoded import EncodedLog
+from fosp.agent.mirror import mirrored
 from fosp.agent.policy import AgentPolicy
 from fosp.data.store import Store
 from fosp.presets import RunConfig
 from fosp.training import checkpoint
-from fosp.types import Schema, UserError
+from fosp.training.offline import to_tensors
+from fosp.types import Batch, Schema, UserError
 
 
 def pick_device(name: str) -> torch.device:
@@ -78,10 +81,33 @@ def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learn
     return Learner(agent, config.optimiser, config.seed, device, autocast)
 
 
+def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8) -> EncodedLog:
+    """The log as the learner's world model sees it now, mirrored too if it may be, in groups of episodes of equal length."""
+    lengths: dict[int, list[int]] = {}
+    for index, row in enumerate(store.manifest):
+        lengths.setdefault(row["rows"], []).append(index)
+    groups = [same[i : i + group] for same in lengths.values() for i in range(0, len(same), group)]
+
+    def batches() -> Iterator[Batch]:
+        for indices in groups:
+            episodes = [store.episode(index) for index in indices]
+            images = {name: np.stack([e.images[name] for e in episodes]) for name in store.schema.cameras}
+            fields = {name: np.stack([getattr(e, name) for e in episodes]) for name in EncodedLog.FIELDS}
+            batch = to_tensors(Batch(images=images, **fields), learner.device)
+            yield batch
+            if learner.agent.mirror:
+                yield mirrored(batch, learner.agent.mirror)
+
+    training = config.training
+    return EncodedLog(
+        learner.agent.model, batches(), training.latent_batch, training.length, config.seed, learner.autocast
+    )
+
+
 def build_cloning(
     config: RunConfig, store: Store, device: torch.device, model_from: str | os.PathLike[str] | None
 ) -> tuple[Learner, RunConfig]:
-    """The behaviour cloning baseline; with ``model_from`` on the frozen world model of that checkpoint and its sizes."""
+    """The behaviour cloning baseline; ``model_from``: on that checkpoint's frozen world model, with its sizes."""
     from fosp.baselines.cloning import CloningLearner
 
     torch.manual_seed(config.seed)
@@ -92,16 +118,17 @@ def build_cloning(
         trained, facts = load_agent(model_from)
         store.require(Schema.from_json(facts["schema"]))
         sizes = mechanism.from_tree(RunConfig(), facts["config"])
-        config = replace(config, model=sizes.model, agent=sizes.agent)
+        # The world model is trained: all updates are of the policy, on the encoded log.
+        training = replace(config.training, updates=0, latent_updates=config.training.latent_updates or 1000)
+        config = replace(config, model=sizes.model, agent=sizes.agent, training=training)
         agent = Agent(config.model, config.agent, store.schema)
         agent.model.load_state_dict(trained.model.state_dict())
     autocast = pick_autocast(config.training.precision, device)
-    frozen = model_from is not None
-    return CloningLearner(agent, config.optimiser, config.seed, device, autocast, frozen_model=frozen), config
+    return CloningLearner(agent, config.optimiser, config.seed, device, autocast), config
 
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
-    """A learner that fine-tunes: the checkpoint's policy is frozen as pi_off, the trained one starts from it or anew."""
+    """A learner that fine-tunes: the checkpoint's policy is frozen as pi_off, the other starts from it or anew."""
     torch.manual_seed(config.seed)
     agent.config = config.agent
     agent.constraint.config = config.agent.constraint
@@ -110,7 +137,9 @@ def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Le
     if config.online.fresh_actor:
         size = (agent.model.feature_size, agent.model.actions, config.agent.units, config.agent.layers)
         agent.actor = Actor(*size).to(device)
-    return wrap_learner(agent, config, device)
+    # Online, everything goes on learning from images, whatever the stages of pretraining were.
+    optimiser = replace(config.optimiser, behaviour_every=max(1, config.optimiser.behaviour_every))
+    return wrap_learner(agent, replace(config, optimiser=optimiser), device)
 
 
 def describe(config: RunConfig, schema: Schema, method: str, dataset: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from typing import Any
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
-import gymnasium
-
 from fosp.types import UserError
 
 try:
@@ -28,6 +26,7 @@ except Exception as _error:  # of many kinds: it loads the GL libraries that MUJ
 from fosp.envs.env import CAMERAS, SafetyEnv
 from fosp.envs.suites import SCENARIOS, Scenario, find_scenario, suite_hash
 from fosp.envs.tasks import TASKS, Task, find_task
+from fosp.plugin import register
 
 
 def make(task: str, **options: Any) -> SafetyEnv:
@@ -38,9 +37,7 @@ def make(task: str, **options: Any) -> SafetyEnv:
     return SafetyEnv(task=task, **options)
 
 
-for _id in TASKS:
-    if _id not in gymnasium.registry:
-        gymnasium.register(id=_id, entry_point="fosp.envs.env:SafetyEnv", kwargs={"task": _id})
+register()  # where the package is not installed but only on the path, Gymnasium has not called it
 
 __all__ = [
     "CAMERAS",

@@ -38,6 +38,11 @@ class Agent(Protocol):
         """Names of the geoms whose contacts count as the agent's."""
         ...
 
+    @property
+    def mirror(self) -> tuple[float, ...]:
+        """Signs of the action in a mirrored world; empty where robot and cameras are not their own mirror image."""
+        ...
+
     def add(self, spec: mujoco.MjSpec) -> None:
         """Add the body ``agent`` with its cameras and actuators (no sensors: nobody reads them and each costs time)."""
         ...
@@ -77,6 +82,7 @@ class Point:
     density: float = 1.0
     height: float = 0.1
     geoms: tuple[str, ...] = ("agent", "pointarrow")
+    mirror: tuple[float, ...] = (1.0, -1.0)  # the same push, the opposite turn
 
     def add(self, spec: mujoco.MjSpec) -> None:
         body = spec.worldbody.add_body(name="agent", pos=(0, 0, self.height))

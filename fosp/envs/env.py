@@ -183,6 +183,7 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
             step_seconds=self.step_seconds,
             max_steps=-(-self.task.max_frames // self.action_repeat),
             cost_terms=self.task.costs,
+            mirror=self.world.agent.mirror,
         )
 
     def layout(self) -> dict[str, tuple[float, float]]:

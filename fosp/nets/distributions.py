@@ -22,11 +22,11 @@ def symexp(x: Tensor) -> Tensor:
 
 
 class TwoHot(nn.Module):
-    """Numbers as categorical distributions over bins that are spaced as symexp(-limit .. limit) (arXiv 2301.04104, sec. 3).
+    """Numbers as categorical distributions over bins that are spaced as symexp(-limit .. limit) (arXiv 2301.04104).
 
     The expectation is taken over the bins themselves, not in symlog space: only so is it unbiased for targets that are
-    uncertain (a cost of 100 with chance 0.1 is 10, not 0.6), and only so does a weighted cross-entropy have the weighted
-    mean as its minimum, which expectile regression needs.
+    uncertain (a cost of 100 with chance 0.1 is 10, not 0.6), and only so does a weighted cross-entropy have the
+    weighted mean as its minimum, which expectile regression needs.
     """
 
     bins: Tensor
@@ -39,7 +39,7 @@ class TwoHot(nn.Module):
         self.register_buffer("bins", symexp(torch.linspace(-limit, limit, count)), persistent=False)
 
     def mean(self, logits: Tensor) -> Tensor:
-        """(..., bins) -> (...), float32. Bins of opposite sign are paired, so that a uniform distribution is exactly 0."""
+        """(..., bins) -> (...), float32. Bins of opposite sign are paired so that a uniform one is exactly 0."""
         weighted = torch.softmax(logits.float(), -1) * self.bins
         half = self.count // 2
         return (weighted[..., :half].flip(-1) + weighted[..., half + 1 :]).sum(-1)

@@ -105,4 +105,4 @@ def call_frozen(module: nn.Module, *args: Tensor) -> Tensor:
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, fraction: float) -> None:
     """Move a slow copy towards its original: slow <- (1 - fraction) slow + fraction fast."""
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), fraction)
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), fraction)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON, written under a temporary name, flushed, renamed, listed in a manifest with hashes.
+"""Checkpoints: safetensors and JSON, written under a temporary name, flushed, renamed; a manifest holds their hashes.
 
     checkpoints/<updates>/policy/config.json         what it is: sizes, schema, task, log, method
                           policy/model.safetensors   every module, slow copies and frozen policy included
@@ -84,8 +84,8 @@ def save(
     (temporary / "policy").mkdir(parents=True)
     (temporary / "training_state").mkdir()
     _write_json(temporary / "policy" / "config.json", {"format": FORMAT, "updates": step, **config})
-    save_file({k: v.detach().contiguous().cpu() for k, v in weights.items()}, temporary / "policy" / "model.safetensors")
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / "training_state" / "state.safetensors")
+    for part, values in (("policy/model", weights), ("training_state/state", tensors)):
+        save_file({k: v.detach().contiguous().cpu() for k, v in values.items()}, temporary / f"{part}.safetensors")
     _write_json(temporary / "training_state" / "state.json", dict(numbers))
     files = sorted(p for p in temporary.rglob("*") if p.is_file())
     _write_json(temporary / "manifest.json", {str(p.relative_to(temporary)): _hash(p) for p in files})
@@ -107,14 +107,14 @@ def save(
 
 
 def resolve(path: str | Path) -> Path:
-    """A run folder, its checkpoints folder or one checkpoint -> the folder of one checkpoint. UserError where there is none."""
+    """A run folder, its checkpoints folder or a checkpoint -> the folder of one checkpoint. UserError where none is."""
     path = Path(path)
     for candidate in (path, path / "last", path / "checkpoints" / "last"):
         if (candidate / "policy" / "config.json").is_file():
             return candidate.resolve()
     if not path.exists():
-        raise UserError(f"checkpoint {path} does not exist; give a run folder or one of its checkpoints/<updates> folders")
-    raise UserError(f"{path} holds no checkpoint; give a run folder with checkpoints/last, or a checkpoints/<updates> folder")
+        raise UserError(f"checkpoint {path} does not exist; give a run folder or one of its checkpoints/<updates>")
+    raise UserError(f"{path} holds no checkpoint; give a run folder with checkpoints/last, or a checkpoints/<updates>")
 
 
 def read_config(path: Path) -> dict[str, Any]:

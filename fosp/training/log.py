@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 class Run:
-    """A run folder that is open for writing. Metrics written after the step that a resumed run starts from are dropped."""
+    """A run folder open for writing. Metrics written after the step that a resumed run starts from are dropped."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

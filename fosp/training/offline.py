@@ -20,8 +20,10 @@ from fosp.types import Batch
 class TrainingConfig:
     batch: int = 16  # B, sequences
     length: int = 32  # T, rows
-    updates: int = 20_000  # end of training, whichever of the two comes first
-    minutes: float = 0.0  # end of training by the clock, 0 for none; time before a restart counts
+    updates: int = 20_000  # of the whole agent, on images
+    latent_updates: int = 0  # then of critics and policy, on the encoded log, with the world model at rest
+    latent_batch: int = 32  # sequences of a batch of those
+    minutes: float = 0.0  # end of training by the clock if that comes first, 0 for none; time before a restart counts
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     log_every: int = 50
     save_every: int = 1000
@@ -33,7 +35,7 @@ class Learner(Protocol):
     updates: int
     skipped: int
 
-    def update(self, batch: Batch) -> Mapping[str, torch.Tensor]: ...
+    def update(self, batch: Any) -> Mapping[str, torch.Tensor]: ...
     def weights(self) -> dict[str, torch.Tensor]: ...
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]: ...
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None: ...
@@ -41,7 +43,9 @@ class Learner(Protocol):
 
 
 class Sampler(Protocol):
-    def sample(self) -> Batch: ...
+    """Gives batches of arrays, or (an encoded log) whatever the learner takes as it is."""
+
+    def sample(self) -> Any: ...
     def refresh(self) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -65,8 +69,16 @@ class Trainer:
         self.learner, self.sampler, self.run, self.config = learner, sampler, run, config
         self.device, self.describe = device, dict(describe)
         self.seconds = 0.0  # of training in all sessions
+        self.on_encoded_log = False  # whether the second stage of pretraining has begun
+        self._resumed: dict[str, Any] | None = None  # state of the sampler of the second stage
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
+
+    def enter_encoded_log(self, sampler: Sampler) -> None:
+        """Begin the second stage; where it had begun before a restart, go on with its very next batch."""
+        self.sampler, self.on_encoded_log = sampler, True
+        if self._resumed is not None:
+            sampler.load_state_dict(self._resumed)
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint of the run folder, if it has one."""
@@ -77,7 +89,10 @@ class Trainer:
         numbers = checkpoint.read_numbers(path)
         self.learner.load_weights(checkpoint.read_tensors(path, "policy/model"))
         self.learner.load_state(checkpoint.read_tensors(path, "training_state/state"), numbers["learner"])
-        self.sampler.load_state_dict(numbers["sampler"])
+        if numbers["on_encoded_log"]:
+            self._resumed = numbers["sampler"]
+        else:
+            self.sampler.load_state_dict(numbers["sampler"])
         self.seconds = numbers["seconds"]
         self.run.open_metrics(from_step=self.learner.updates)
         return True
@@ -85,7 +100,8 @@ class Trainer:
     def step(self) -> None:
         """One update; logs the mean of the metrics since the last row."""
         began = time.perf_counter()
-        metrics = self.learner.update(to_tensors(self.sampler.sample(), self.device))
+        batch = self.sampler.sample()
+        metrics = self.learner.update(to_tensors(batch, self.device) if isinstance(batch, Batch) else batch)
         for name, value in metrics.items():  # not every update has every metric
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value, count + 1
@@ -108,37 +124,48 @@ class Trainer:
             self.describe,
             self.learner.weights(),
             tensors,
-            {"learner": learner, "sampler": self.sampler.state_dict(), "seconds": self.seconds, **numbers},
+            {
+                "learner": learner,
+                "sampler": self.sampler.state_dict(),
+                "on_encoded_log": self.on_encoded_log,
+                "seconds": self.seconds,
+                **numbers,
+            },
         )
 
     @property
-    def done(self) -> bool:
-        timed_out = self.config.minutes > 0 and self.seconds >= 60 * self.config.minutes
-        return self.learner.updates >= self.config.updates or timed_out
+    def out_of_time(self) -> bool:
+        return self.config.minutes > 0 and self.seconds >= 60 * self.config.minutes
 
 
 def pretrain(
     trainer: Trainer,
+    encode: Callable[[], Sampler],
     progress: Callable[[int], AbstractContextManager],
     on_save: Callable[[Path], None] = lambda path: None,
 ) -> Path:
-    """Train until the clock says so; checkpoint on the way, on Ctrl-C, and at the end. Returns the last checkpoint.
+    """``config.updates`` updates on images, then ``config.latent_updates`` on the log as ``encode`` gives it then.
 
-    ``progress(updates so far)`` gives a context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint.
+    Checkpoints on the way, on Ctrl-C, and at the end; returns the last one. ``progress(updates so far)`` gives a
+    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint.
     """
     path = None
-    with progress(trainer.learner.updates) as bar:
+    config, learner = trainer.config, trainer.learner
+    end = config.updates + config.latent_updates
+    with progress(learner.updates) as bar:
         try:
-            while not trainer.done:
+            while learner.updates < end and not trainer.out_of_time:
+                if learner.updates >= config.updates and not trainer.on_encoded_log:
+                    trainer.enter_encoded_log(encode())
                 trainer.step()
                 bar.advance(1)
-                if trainer.learner.updates % trainer.config.save_every == 0:
+                if learner.updates % config.save_every == 0:
                     path = trainer.save()
                     on_save(path)
         except KeyboardInterrupt:
             trainer.save()
             raise
-    if path is None or int(path.name) != trainer.learner.updates:
+    if path is None or int(path.name) != learner.updates:
         path = trainer.save()
         on_save(path)
     trainer.run.close()

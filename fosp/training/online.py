@@ -31,7 +31,7 @@ class Store(Protocol):
     def append(self, episode: Episode) -> int: ...
 
 
-#: Acts in one environment per seed; calls back with the number of agent steps just made; yields each episode at its end.
+#: Acts in one environment per seed; calls back with the number of agent steps just made; yields each ended episode.
 Act = Callable[[Sequence[int], Callable[[int], None]], Iterator[Episode]]
 
 
@@ -44,7 +44,7 @@ def finetune(
     progress: Callable[[int], AbstractContextManager],
     on_episode: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
-    """Fine-tune over one episode per seed, in groups of ``config.envs``; those with a row in ``episodes.jsonl`` are done.
+    """Fine-tune over an episode per seed, in groups of ``config.envs``; those with a row in ``episodes.jsonl`` are done.
 
     Learning starts when the first group has ended, because before that there is nothing new to learn. Each episode is a
     row in ``episodes.jsonl``. Whatever stops the run, episodes and the newest checkpoint stay and the run can go on.
@@ -69,7 +69,7 @@ def finetune(
     with progress(len(store)) as bar:
         try:
             learn(0)
-            while todo and len(store) < config.episodes and not trainer.done:
+            while todo and len(store) < config.episodes and not trainer.out_of_time:
                 count = min(config.envs, config.episodes - len(store))
                 group, todo = todo[:count], todo[count:]
                 for episode in act(group, learn):

@@ -1,4 +1,4 @@
-"""What happens next: images and actions in, latent states and their predictions out. Knows no replay, policy or goal."""
+"""What happens next: images and actions in, latent states and their predictions out. Knows no replay, policy, goal."""
 
 from fosp.world_model.loss import ModelScales, model_loss
 from fosp.world_model.model import ModelConfig, WorldModel

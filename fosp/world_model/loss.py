@@ -33,8 +33,8 @@ def model_loss(
 ) -> tuple[dict[str, Tensor], Latent]:  # fmt: skip
     """Losses (B, T) by name, and the posterior states (B, T, ...), which still carry gradients.
 
-    images uint8 (B, T, W, W, C), action (B, T, A), the rest (B, T), Gumbel noise (B, T, S, K). Every quantity of a row is
-    predicted from that row's state, which has seen the row's images: no shift (types.py).
+    images uint8 (B, T, W, W, C), action (B, T, A), the rest (B, T), Gumbel noise (B, T, S, K). Every quantity of a row
+    is predicted from that row's state, which has seen the row's images: no shift (types.py).
     """
     batch, time = reward.shape
     embedding = model.encode(images)  # (B, T, E)

@@ -29,8 +29,9 @@ class ModelConfig:
     whitening: float = 0.0  # share of colour whitening in the reconstruction target, 0..1
     unimix: float = 0.01
     bins: int = 127  # of every two-hot head
-    costly_weight: float = 1.0  # weight of the cost loss where the step's cost is >= 1; 10 in the reference, which makes
-    # the cost head say more than there is, and so what is imagined looks more dangerous than what was recorded
+    # Weight of the cost loss where the step's cost is >= 1; 10 in the reference, which makes the cost head say more than
+    # there is, and so what is imagined looks more dangerous than what was recorded.
+    costly_weight: float = 1.0
 
 
 class WorldModel(nn.Module):

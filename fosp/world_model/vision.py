@@ -1,7 +1,8 @@
 """Cameras to embeddings and features back to cameras.
 
 Images are stacked on channels. Decoding may run at a lower resolution than seeing: what lies in the latent state is
-decided by what must be reconstructed, and a 32x32 target carries the obstacles of a 64x64 image at a quarter of the work.
+decided by what must be reconstructed, and a 32x32 target carries the obstacles of a 64x64 image at a quarter of the
+work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class ImageNorm(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm((width, width, channels), eps=1e-3)
+        self.norm = nn.LayerNorm([width, width, channels], eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -42,7 +43,7 @@ def _stages(width: int, first: int) -> list[int]:
 
 
 class Patches(nn.Module):
-    """The first layer where the stride is 4: a linear map of 4x4 patches, one matrix product. (N, W, W, C) -> (N, c, w, w)."""
+    """The first layer where the stride is 4: one matrix product over 4x4 patches. (N, W, W, C) -> (N, c, w, w)."""
 
     def __init__(self, channels: int, outputs: int, size: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class Convolution(nn.Module):
 
 
 def scale_pixels(x: Tensor) -> Tensor:
-    """uint8 -> [-0.5, 0.5] in the precision that is being computed in: a float32 copy of all images is the dearest detour."""
+    """uint8 -> [-0.5, 0.5] in the precision that is computed in: a float32 copy of all images is the dearest detour."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     return x.to(dtype).mul_(1 / 255).sub_(0.5)
@@ -78,8 +79,8 @@ class Encoder(nn.Module):
     """Down to 4x4 in steps of 2. uint8 (N, W, W, C) -> (N, E).
 
     The reference has kernel 4 and stride 2 throughout (``stem`` 2). A ``stem`` of 4 looks at 4x4 patches first and so
-    leaves out the largest activation, which is where a processor without much memory bandwidth spends its time. Channels
-    double at every stage and reach the same top.
+    leaves out the largest activation, which is where a processor without much memory bandwidth spends its time.
+    Channels double at every stage and reach the same top.
     """
 
     def __init__(self, channels: int, width: int, depth: int, stem: int) -> None:
@@ -129,8 +130,8 @@ class ColourWhitening(nn.Module):
     """Linear map of colours that gives every colour direction of the data the same variance.
 
     Brightness (sky, floor, checkers) carries nearly all squared error of an image although what matters, a pale
-    tint of the floor, lies across it. Reconstructing whitened colours weights every direction alike without knowing what
-    an obstacle looks like. ``strength`` 0 leaves colours as they are, 1 whitens fully. [ours]
+    tint of the floor, lies across it. Reconstructing whitened colours weights every direction alike without knowing
+    what an obstacle looks like. ``strength`` 0 leaves colours as they are, 1 whitens fully. [ours]
     """
 
     mean: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_clipped_actions_still_pass_gradients() -> None:
     torch.testing.assert_close(gradient, numbers(1, 2, 3))
 
 
-def losses_of(subject: Agent, seed: int = 0, **given: Tensor) -> dict[str, Tensor]:
+def losses_of(subject: Agent, seed: int = 0, **given: Any) -> dict[str, Tensor]:
     data = batch(**given)
     features = torch.randn(2, 6, subject.model.feature_size, generator=generator(1))
     imagined = dreamt(subject.model.feature_size)

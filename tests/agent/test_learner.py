@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,11 +55,26 @@ def test_learning_goes_on_after_a_broken_batch(part: str) -> None:
     assert finite(subject)
 
 
+def test_8_a_time_limit_changes_no_target_and_a_terminal_state_does() -> None:
+    # As the learner itself hands the flags on: only reachability may look at is_last, since nothing is known after it.
+    def update(**ends: Tensor) -> dict[str, Tensor]:
+        subject = learner()
+        stir(subject.agent)
+        flags: Any = {name: rows.clone() for name, rows in ends.items()}
+        return subject.update(batch(**flags))
+
+    last_row = torch.zeros(B, T, dtype=torch.bool)
+    last_row[:, 3] = True
+    base, limit, end = update(), update(is_last=last_row), update(is_last=last_row, is_terminal=last_row)
+    for name in ("model/proceed", "critic/q_reward", "critic/q_cost"):
+        assert limit[name] == base[name], name
+        assert end[name] != base[name], name
+
+
 def test_a_large_gradient_is_clipped() -> None:
-    rates = {"model_rate": 1.0, "critic_rate": 0.0, "actor_rate": 0.0}
     norms = []
     for clip in (1e9, 1e-3):
-        subject = learner(optimiser=OptimiserConfig(clip=clip, **rates))
+        subject = learner(optimiser=OptimiserConfig(clip=clip))
         seen: list[float] = []
         optimiser = subject.optimisers["model"]
 

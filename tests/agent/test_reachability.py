@@ -13,21 +13,21 @@ from fosp.agent.agent import Agent, critic_losses, reach_loss
 from fosp.agent.reachability import Reachability
 from fosp.types import Batch
 
-# Two sequences: the chain 0 -> 1 -> 2 -> 3, twice, where 3 is unsafe and terminal; and the ring 4 -> 5 -> 6 -> 7 -> 4,
-# once around and again, which never meets an unsafe state and is cut by its time limit.
+# Three sequences. The chain 0 -> 1 -> 2 -> 3, twice, where 3 is unsafe and terminal; the ring 4 -> 5 -> 6 -> 7 -> 4,
+# once around and again, which never meets an unsafe state; and the ring cut by its time limit, with the chain behind it.
 STATES, ROWS = 8, 8
 
 
 def chains() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """features (2, 8, F) one-hot; violated, is_last, is_terminal (2, 8)."""
-    visits = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 4, 5, 6, 7]])
-    is_last = torch.cat([flags(ROWS, 3, 7), flags(ROWS, 7)])
-    is_terminal = torch.cat([flags(ROWS, 3, 7), flags(ROWS)])
+    """features (3, 8, F) one-hot; violated, is_last, is_terminal (3, 8)."""
+    visits = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 4, 5, 6, 7], [4, 5, 6, 7, 0, 1, 2, 3]])
+    is_last = torch.cat([flags(ROWS, 3, 7), flags(ROWS, 7), flags(ROWS, 3, 7)])
+    is_terminal = torch.cat([flags(ROWS, 3, 7), flags(ROWS), flags(ROWS, 7)])
     return torch.eye(STATES)[visits], visits == 3, is_last, is_terminal
 
 
 def learn(violated: Tensor, lam: float, updates: int = 400) -> Tensor:
-    """Probability of each state (8,), learned from both sequences."""
+    """Probability of each state (8,), learned from all sequences."""
     subject = agent(reach_gamma=0.9, lam=lam)
     torch.manual_seed(0)
     subject.reachability = Reachability(STATES, units=32, layers=1)
@@ -49,9 +49,8 @@ def test_4_on_a_chain_the_probability_is_discounted_by_the_distance(lam: float) 
 
 
 def test_4_relabelling_costs_moves_the_danger() -> None:
-    is_six = torch.zeros(2, ROWS, dtype=torch.bool)
-    is_six[1, [2, 6]] = True  # state 6 is unsafe instead of state 3
-    probability = learn(is_six, lam=0.95)
+    features, *_ = chains()
+    probability = learn(features.argmax(-1) == 6, lam=0.95)  # state 6 is unsafe instead of state 3
     expected = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.9**2, 0.9, 1.0, 0.9**3])
     torch.testing.assert_close(probability, expected, rtol=0, atol=0.02)
 

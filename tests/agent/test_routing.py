@@ -165,7 +165,7 @@ def slow_only(group: str) -> set[str]:
 
 
 def test_critics_stand_still_while_only_the_model_learns() -> None:
-    subject = make_learner(behaviour_after=2)
+    subject = make_learner(behaviour_every=0)
     before = copied(subject.agent.state_dict())
     subject.update(batch())
     assert changed(subject.agent, before) == {"model"}

@@ -86,3 +86,10 @@ def test_an_arena_that_is_too_full_is_reported(monkeypatch: pytest.MonkeyPatch) 
         sample_layout(RandomState(0), [("a", 0.9), ("b", 0.9)], 1.0)
     with pytest.raises(LayoutError, match="goal"):
         sample_position(RandomState(0), "goal", {"goal": 0.9, "a": 0.9}, {"a": (0.0, 0.0)}, 1.0)
+
+
+def test_the_plugin_names_every_task() -> None:
+    """Gymnasium's plug-in lists the ids by hand so that it need not import MuJoCo."""
+    from fosp import envs, plugin
+
+    assert set(plugin.TASKS) == set(envs.TASKS)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fosp.training.log import Run
-from fosp.training.offline import Trainer, TrainingConfig
+from fosp.training.offline import Sampler, Trainer, TrainingConfig, pretrain
 from fosp.types import Batch
 
 
@@ -117,3 +117,14 @@ def trainer(
     made = Trainer(learner or FakeLearner(), sampler or FakeSampler(), run, config or TrainingConfig(), "cpu", about)
     made.resume()
     return made
+
+
+def no_second_stage() -> Sampler:
+    raise AssertionError("the log was encoded without need")
+
+
+def train(
+    made: Trainer, bar: FakeProgress, on_save: Callable[[Path], None] = lambda path: None,
+    encode: Callable[[], Sampler] = no_second_stage,
+) -> Path:  # fmt: skip
+    return pretrain(made, encode, bar, on_save)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from builders import AGENT, MODEL, SCHEMA, episode
 from builders import learner as make_learner
-from fakes import FakeLearner, FakeProgress, no_board, trainer
+from fakes import FakeLearner, FakeProgress, FakeSampler, no_board, train, trainer
 
 from fosp.data.sampler import Prefetcher, Sampler
 from fosp.data.store import Store
 from fosp.training import checkpoint, offline
 from fosp.training.log import Run
-from fosp.training.offline import Trainer, TrainingConfig, pretrain
+from fosp.training.offline import Trainer, TrainingConfig
 from fosp.types import UserError
 
 
@@ -36,7 +36,7 @@ def steps(folder: Path) -> list[int]:
 def test_trains_to_the_last_update_and_saves_on_the_way(tmp_path: Path) -> None:
     made = trainer(tmp_path, TrainingConfig(updates=25, save_every=10, log_every=5), method="fosp")
     bar, seen = FakeProgress(), []
-    path = pretrain(made, bar, seen.append)
+    path = train(made, bar, seen.append)
     assert [int(p.name) for p in seen] == [10, 20, 25]
     assert path == seen[-1] == checkpoint.resolve(tmp_path)
     assert (bar.start, bar.done, made.learner.updates) == (0, 25, 25)
@@ -47,14 +47,14 @@ def test_trains_to_the_last_update_and_saves_on_the_way(tmp_path: Path) -> None:
 
 def test_an_end_that_is_also_a_checkpoint_is_saved_once(tmp_path: Path) -> None:
     seen = []
-    pretrain(trainer(tmp_path, TrainingConfig(updates=20, save_every=10)), FakeProgress(), seen.append)
+    train(trainer(tmp_path, TrainingConfig(updates=20, save_every=10)), FakeProgress(), seen.append)
     assert [int(p.name) for p in seen] == [10, 20]
 
 
 def test_metrics_are_means_since_the_row_before(tmp_path: Path) -> None:
     made = trainer(tmp_path, TrainingConfig(updates=8, log_every=4))
     made.learner.skipped = 3
-    pretrain(made, FakeProgress())
+    train(made, FakeProgress())
     assert [row["model/updates"] for row in rows(tmp_path)] == [2.5, 6.5]
     assert [row["clock/skipped_updates"] for row in rows(tmp_path)] == [3, 3]
     assert all(row["clock/updates_per_second"] > 0 for row in rows(tmp_path))
@@ -62,7 +62,7 @@ def test_metrics_are_means_since_the_row_before(tmp_path: Path) -> None:
 
 def test_a_metric_that_not_every_update_has_is_averaged_over_those_that_have_it(tmp_path: Path) -> None:
     # The policy may learn in every second update only, or from the middle of an interval on.
-    pretrain(trainer(tmp_path, TrainingConfig(updates=9, log_every=3)), FakeProgress())
+    train(trainer(tmp_path, TrainingConfig(updates=9, log_every=3)), FakeProgress())
     assert [row["actor/ten"] for row in rows(tmp_path)] == [10.0, 10.0, 10.0]
 
 
@@ -81,7 +81,7 @@ def test_minutes_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         clock.now += 30
 
     config = TrainingConfig(updates=1000, minutes=2, save_every=3, log_every=1)
-    path = pretrain(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
+    path = train(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
     assert int(path.name) == 4
     assert [row["clock/seconds"] for row in rows(tmp_path)] == [30, 60, 90, 120]
     assert rows(tmp_path)[-1]["clock/updates_per_second"] == pytest.approx(1 / 30, rel=1e-4)
@@ -97,13 +97,13 @@ def test_minutes_before_a_restart_count(tmp_path: Path, monkeypatch: pytest.Monk
         clock.now += 30
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain(trainer(tmp_path, config, FakeLearner(until_third)), FakeProgress())
+        train(trainer(tmp_path, config, FakeLearner(until_third)), FakeProgress())
     clock.now += 1000  # the night between does not count
 
     def half_a_minute(_: int) -> None:
         clock.now += 30
 
-    path = pretrain(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
+    path = train(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
     assert int(path.name) == 4
 
 
@@ -117,13 +117,13 @@ def stop_at(update: int, error: type[BaseException]) -> FakeLearner:
 
 def test_ctrl_c_saves_and_a_rerun_goes_on(tmp_path: Path) -> None:
     config = TrainingConfig(updates=12, save_every=100, log_every=1)
-    pretrain(trainer(tmp_path / "whole", config), FakeProgress())
+    train(trainer(tmp_path / "whole", config), FakeProgress())
     with pytest.raises(KeyboardInterrupt):
-        pretrain(trainer(tmp_path / "cut", config, stop_at(8, KeyboardInterrupt)), FakeProgress())
+        train(trainer(tmp_path / "cut", config, stop_at(8, KeyboardInterrupt)), FakeProgress())
     assert int(checkpoint.resolve(tmp_path / "cut").name) == 7
     made = trainer(tmp_path / "cut", config)
     bar = FakeProgress()
-    pretrain(made, bar)
+    train(made, bar)
     assert (bar.start, bar.done) == (7, 5)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
 
@@ -132,14 +132,14 @@ def test_after_a_crash_the_same_updates_are_made_again(tmp_path: Path) -> None:
     # A crash saves nothing: what was logged after the last checkpoint is dropped, the same batches come again.
     config = TrainingConfig(updates=12, save_every=5, log_every=1)
     whole = trainer(tmp_path / "whole", config)
-    pretrain(whole, FakeProgress())
+    train(whole, FakeProgress())
     with pytest.raises(RuntimeError):
-        pretrain(trainer(tmp_path / "cut", config, stop_at(9, RuntimeError)), FakeProgress())
+        train(trainer(tmp_path / "cut", config, stop_at(9, RuntimeError)), FakeProgress())
     assert steps(tmp_path / "cut") == list(range(1, 9))
     made = trainer(tmp_path / "cut", config)
     assert made.learner.updates == 5
     assert steps(tmp_path / "cut") == list(range(1, 6))
-    pretrain(made, FakeProgress())
+    train(made, FakeProgress())
     assert steps(tmp_path / "cut") == list(range(1, 13))
     assert torch.equal(made.learner.weights()["weight"], whole.learner.weights()["weight"])
     assert made.sampler.state_dict() == whole.sampler.state_dict()
@@ -147,20 +147,20 @@ def test_after_a_crash_the_same_updates_are_made_again(tmp_path: Path) -> None:
 
 def test_half_a_line_of_metrics_is_dropped(tmp_path: Path) -> None:
     config = TrainingConfig(updates=4, save_every=4, log_every=1)
-    pretrain(trainer(tmp_path, config), FakeProgress())
+    train(trainer(tmp_path, config), FakeProgress())
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "mod')
-    pretrain(trainer(tmp_path, TrainingConfig(updates=6, log_every=1)), FakeProgress())
+    train(trainer(tmp_path, TrainingConfig(updates=6, log_every=1)), FakeProgress())
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     config = TrainingConfig(updates=6)
-    path = pretrain(trainer(tmp_path, config), FakeProgress())
+    path = train(trainer(tmp_path, config), FakeProgress())
     (path / "scores.json").write_text("{}")  # evaluation notes the score of a checkpoint here
     before = rows(tmp_path) if (tmp_path / "metrics.jsonl").read_text() else []
     bar = FakeProgress()
-    assert pretrain(trainer(tmp_path, config, stop_at(7, AssertionError)), bar) == path
+    assert train(trainer(tmp_path, config, stop_at(7, AssertionError)), bar) == path
     assert bar.done == 0 and (path / "scores.json").exists()
     assert (rows(tmp_path) if before else []) == before
 
@@ -188,7 +188,7 @@ def test_a_line_cut_short_does_not_spoil_the_next_one(tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_stops_a_rerun_with_its_name(tmp_path: Path) -> None:
     config = TrainingConfig(updates=4)
-    path = pretrain(trainer(tmp_path, config), FakeProgress())
+    path = train(trainer(tmp_path, config), FakeProgress())
     (path / "training_state" / "state.json").write_text("{")
     with pytest.raises(UserError, match="state.json"):
         trainer(tmp_path, config)
@@ -230,7 +230,7 @@ def test_7_offline_pretraining_makes_no_environment_step(tmp_path: Path, monkeyp
     made = Trainer(make_learner(), sampler, run, config, "cpu", {"method": "fosp"})
     made.resume()
     try:
-        pretrain(made, FakeProgress())
+        train(made, FakeProgress())
     finally:
         sampler.close()
     assert made.learner.updates == 4

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from builders import SCHEMA, batch, copied, episode, learner, same
-from fakes import FakeProgress, no_board
+from fakes import FakeProgress, no_board, train
 
 from fosp.agent.agent import Learner, OptimiserConfig
 from fosp.data.sampler import Prefetcher, Sampler
 from fosp.data.store import Store
 from fosp.training import checkpoint
 from fosp.training.log import Run
-from fosp.training.offline import Trainer, TrainingConfig, pretrain
+from fosp.training.offline import Trainer, TrainingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def trained(folder: Path, store: Store, updates: int, *, expand: bool = False, p
     source = Prefetcher(sampler) if prefetch else sampler
     trainer = Trainer(made, source, run, TrainingConfig(updates=updates, save_every=100), "cpu", {})
     trainer.resume()
-    pretrain(trainer, FakeProgress())
+    train(trainer, FakeProgress())
     if isinstance(source, Prefetcher):
         source.close()
     return made
