@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_API = ("collect", "evaluate", "finetune", "pretrain", "report", "verify")
-__all__ = [*_API, "UserError", "load_policy"]
+__all__ = ["UserError", "collect", "evaluate", "finetune", "load_policy", "pretrain", "report", "verify"]
+
+#: Where each of them is defined.
+_HOMES = {"UserError": "fosp.types", "load_policy": "fosp.cli.wire"}
 
 if TYPE_CHECKING:
     from fosp.api import collect as collect
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
-        return getattr(importlib.import_module("fosp.api"), name)
-    if name == "load_policy":
-        return importlib.import_module("fosp.cli.wire").load_policy
-    if name == "UserError":
-        return importlib.import_module("fosp.types").UserError
+    if name in __all__:
+        return getattr(importlib.import_module(_HOMES.get(name, "fosp.api")), name)
     raise AttributeError(f"module 'fosp' has no attribute {name!r}")

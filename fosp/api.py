@@ -11,6 +11,7 @@ Every function can be interrupted and called again with the same arguments: it g
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fosp import config as mechanism
-from fosp.cli import wire
+from fosp.cli import limits, wire
 from fosp.cli.progress import Progress
 from fosp.data.collect import collect as run_collection
 from fosp.data.collect import default_plan
@@ -35,10 +36,11 @@ from fosp.training import offline as offline_training
 from fosp.training.log import Run
 from fosp.training.offline import Trainer
 from fosp.training.online import finetune as run_finetuning
-from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError
+from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError, unknown
 
 PathLike = str | os.PathLike[str]
-METHODS = ("fosp", "cloning")
+#: What pretraining can do, and what its run folder calls it.
+METHODS = {"fosp": "pretrain", "cloning": "bc"}
 
 
 def collect(
@@ -109,12 +111,12 @@ def pretrain(
     frozen, and its sizes.
     """
     if method not in METHODS:
-        raise UserError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+        raise unknown("method", method, METHODS)
     if model_from is not None and method != "cloning":
         raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
     settings = resolve(preset, os.fspath(config) if config else None, overrides)
-    store = Store.open(data)
-    store.require_cost()
+    limits.check(settings)
+    store = _log_to_learn_from(data, settings)
     picked = wire.pick_device(device)
     facts = wire.dataset_facts(store, data)
     if method == "cloning":
@@ -123,9 +125,11 @@ def pretrain(
         learner = wire.build_learner(settings, store.schema, picked)
         wire.fit_whitening(learner.agent, store, settings.seed)
     run = Run(out)
-    kind = "pretrain" if method == "fosp" else method
-    about = {"kind": kind, "task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
-    run.begin(mechanism.to_yaml(settings), {**about, "model_from": None if model_from is None else str(model_from)})
+    about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
+    source = None if model_from is None else _origin(checkpoint.resolve(model_from))
+    run.begin(mechanism.to_yaml(settings), {"kind": METHODS[method], **about, "model_from": source})
+    if not run.checkpoints.exists():
+        _check_content(store)
     training = settings.training
     sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed))
     described = wire.describe(settings, store.schema, method, facts)
@@ -134,9 +138,30 @@ def pretrain(
     encode = partial(wire.encode_log, learner, store, settings)
     total = training.updates + training.latent_updates
     try:
-        return offline_training.pretrain(trainer, encode, _bar(kind, total, trainer), _film(run, store))
+        return offline_training.pretrain(trainer, encode, _bar(METHODS[method], total, trainer), _film(run, store))
     finally:
         sampler.close()
+
+
+def _log_to_learn_from(data: PathLike, settings: RunConfig) -> Store:
+    """A log that has what learning needs. UserError where it has not."""
+    store = Store.open(data)
+    store.require_cost()
+    if len(store) == 0:
+        raise UserError(f"dataset {store.path} holds no episodes; collect some first")
+    limits.check_images(settings, store.schema, f"dataset {store.path}")
+    return store
+
+
+def _check_content(store: Store) -> None:
+    """Every byte against its hash, once before learning: damage would otherwise be learned from without a word."""
+    with Progress("check the log", len(store), "episodes") as bar:
+        store.verify(lambda done, total: bar.advance(done - bar.done))
+
+
+def _origin(source: Path) -> dict[str, str]:
+    """A checkpoint that a run starts from: where it lies, and the hash by which it is known again."""
+    return {"path": os.path.relpath(source), "hash": checkpoint.check_files(source)}
 
 
 def _bar(name: str, total: int | None, trainer: Trainer) -> Callable[[int], AbstractContextManager]:
@@ -157,12 +182,15 @@ def _film(run: Run, store: Store) -> Callable[[Path], None]:
     episode = store.episode(len(store) - 1)
 
     def film(path: Path) -> None:
+        file = run.path / "videos" / f"open-loop-{path.name}.mp4"
+        if file.exists():
+            return
         agent, _ = wire.load_agent(path)
         imagined, _ = open_loop(agent, store.schema, episode)
         clips = [[episode.images[name], imagined[name]] for name in store.schema.cameras]  # real beside imagined
-        (run.path / "videos").mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True)
         fps = 1 / store.schema.step_seconds if store.schema.step_seconds else 12.5
-        write_mp4(run.path / "videos" / f"open-loop-{path.name}.mp4", side_by_side(clips), fps)
+        write_mp4(file, side_by_side(clips), fps)
 
     return film
 
@@ -188,21 +216,30 @@ def finetune(
     offline policy is then run on the very layouts that were learned on, so that violations made while learning can be
     compared: ``episodes.jsonl`` against ``frozen.jsonl``.
     """
+    from fosp.envs import find_scenario, find_task
+
     source = checkpoint.resolve(checkpoint_path)
     agent, facts = wire.load_agent(source)
+    if facts["method"] != "fosp":
+        raise UserError(f"checkpoint {source} is of method {facts['method']}; only a policy with critics is fine-tuned")
     schema = Schema.from_json(facts["schema"])
     base = mechanism.from_tree(RunConfig(), facts["config"])
     base = mechanism.load(os.fspath(config), base) if config else base
     settings = mechanism.override(base, overrides)
-    make_env = partial(wire.make_env, task or schema.task, scenario, quality)
+    limits.check(settings)
+    task = find_task(task or schema.task).id
+    find_scenario(scenario)
+    seeds = _layouts(ONLINE_SEEDS, seed, settings.online.episodes)
+    make_env = partial(wire.make_env, task, scenario, quality)
     _same_schema(schema, make_env, checkpoint_path)
     log = _log_of(facts, data)
     log.require(schema)
     picked = wire.pick_device(device)
     learner = wire.build_expansion(agent, settings, picked)
     run = Run(out)
-    about = {"kind": "finetune", "task": task or schema.task, "scenario": scenario, "dataset": facts["dataset"]}
-    run.begin(mechanism.to_yaml(settings), {**about, "checkpoint": os.path.relpath(source)})
+    about = {"kind": "finetune", "task": task, "scenario": scenario, "seed": seed, "quality": quality}
+    dataset = wire.dataset_facts(log, log.path)
+    run.begin(mechanism.to_yaml(settings), {**about, "dataset": dataset, "checkpoint": _origin(source)})
     store = _online_store(run, schema, scenario)
     training = settings.training
     sampler: BatchSource = MixedSampler(
@@ -210,12 +247,10 @@ def finetune(
         Sampler(store, training.batch, training.length, settings.seed + 1),
         settings.online.offline_share,
     )
-    described = wire.describe(settings, schema, "fosp", facts["dataset"], expanded=True, scenario=scenario)
+    described = wire.describe(settings, schema, "fosp", dataset, expanded=True, scenario=scenario)
     trainer = Trainer(learner, sampler, run, training, picked, described)
     trainer.resume()
     envs = [make_env() for _ in range(settings.online.envs)]
-    first = ONLINE_SEEDS.start + 10_000 * seed
-    seeds = range(first, first + settings.online.episodes)
     act = partial(_act, learner.agent, schema, envs, seed, scenario)
     try:
         with Progress("finetune", settings.online.episodes, "episodes", start=len(store)) as bar:
@@ -226,6 +261,15 @@ def finetune(
     if compare:
         _compare_frozen(run, source, make_env, [row["seed"] for row in run.rows("episodes.jsonl")], workers)
     return path
+
+
+def _layouts(allowed: range, seed: int, count: int) -> range:
+    """``count`` layout seeds, others for every ``seed``. UserError where they are not all of the allowed ones."""
+    first = allowed.start + 10_000 * seed
+    if seed < 0 or first + count > allowed.stop:
+        most = (len(allowed) - count) // 10_000
+        raise UserError(f"--seed {seed} has no {count} layouts of its own; it must lie between 0 and {most}")
+    return range(first, first + count)
 
 
 class _Borrowed:
@@ -316,9 +360,8 @@ def evaluate(
     """
     from fosp.envs import SCENARIOS, find_scenario, find_task, suite_hash
 
-    named = dict(checkpoints) if isinstance(checkpoints, Mapping) else {_label(p): p for p in checkpoints}
-    if not named:
-        raise UserError("there is no checkpoint to evaluate; name at least one run folder")
+    named = by_label(checkpoints.items() if isinstance(checkpoints, Mapping) else [("", p) for p in checkpoints])
+    _check_evaluation(episodes, record, samples, out)
     paths = {label: checkpoint.resolve(path) for label, path in named.items()}
     facts = {label: checkpoint.read_config(path) for label, path in paths.items()}
     task = find_task(task or next(iter(facts.values()))["schema"]["task"]).id
@@ -326,8 +369,9 @@ def evaluate(
     make_env = partial(wire.make_env, task, scenario, quality)
     for label, path in paths.items():
         _same_schema(Schema.from_json(facts[label]["schema"]), make_env, path)
-    first = HELD_OUT_SEEDS.start + 10_000 * seed
-    seeds = range(first, first + episodes)
+    seeds = _layouts(HELD_OUT_SEEDS, seed, episodes)
+    if out is not None:  # a folder that cannot be used is better known before the work than after
+        (Path(out) / "evaluation").mkdir(parents=True, exist_ok=True)
     entries = [
         (label, partial(wire.load_policy, os.fspath(path), samples=samples), _meta(path, facts[label], samples))
         for label, path in paths.items()
@@ -336,10 +380,9 @@ def evaluate(
     texts = {"scenario": SCENARIOS[scenario or "nominal"].text}
     document = _evaluate(entries, make_env, seeds, task, scenario, cost_limit, workers, digest=digest, texts=texts)
     for policy, path in zip(document["policies"], paths.values(), strict=True):
-        _note_score(path, document, policy, samples)
+        _note_score(path, document, policy, {"samples": samples, "quality": quality})
     if out is not None:
         folder = Path(out)
-        (folder / "evaluation").mkdir(parents=True, exist_ok=True)
         save_document(document, folder / "evaluation" / f"{scenario or 'nominal'}.json")
         for label, path in paths.items():
             for layout in seeds[:record]:
@@ -365,10 +408,30 @@ def _workers(workers: int | None, jobs: int) -> int:
     return min(jobs, os.cpu_count() or 1) if workers is None else workers
 
 
-def _label(path: PathLike) -> str:
-    """A short name for a checkpoint: that of its run folder."""
-    folder = checkpoint.resolve(path)
-    return folder.parent.parent.name if folder.parent.name == "checkpoints" else folder.name
+def by_label(pairs: Iterable[tuple[str, PathLike]]) -> dict[str, PathLike]:
+    """Label -> checkpoint; an empty label becomes the name of the run folder. UserError where one comes twice."""
+    found: dict[str, PathLike] = {}
+    for given, path in pairs:
+        folder = checkpoint.resolve(path)
+        run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+        label = given or run.name
+        if label in found:
+            raise UserError(f"two checkpoints have the label {label!r}; give each its own as LABEL=PATH")
+        if os.sep in label:
+            raise UserError(f"label {label!r} holds {os.sep!r}, but it names files; choose another, as in LABEL=PATH")
+        found[label] = path
+    return found
+
+
+def _check_evaluation(episodes: int, record: int, samples: int | None, out: PathLike | None) -> None:
+    if episodes < 1:
+        raise UserError(f"--episodes {episodes} must be at least 1")
+    if not 0 <= record <= episodes:
+        raise UserError(f"--record {record} must lie between 0 and the {episodes} episodes")
+    if record and out is None:
+        raise UserError(f"--record {record} needs --out, the folder that gets the rollouts")
+    if samples is not None and samples < 0:
+        raise UserError(f"--samples {samples} must not be negative")
 
 
 def _meta(path: Path, facts: Mapping[str, Any], samples: int | None) -> dict[str, Any]:
@@ -380,14 +443,14 @@ def _meta(path: Path, facts: Mapping[str, Any], samples: int | None) -> dict[str
     }  # fmt: skip
 
 
-def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, Any], samples: int | None) -> None:
+def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """Add the score to the checkpoint's scores.json, one entry per suite; read-only checkpoints stay as they are."""
     file = path / "scores.json"
-    scores = json.loads(file.read_text()) if file.exists() else {}
+    scores = _scores(file) if file.exists() else {}
     keys = ("task", "scenario", "suite_hash", "seeds", "cost_limit", "created")
     scores[document["suite_hash"]] = {
         **{key: document[key] for key in keys},
-        "samples": samples,
+        **made,
         "episodes": policy["episodes"],
         "summary": policy["summary"],
     }
@@ -395,8 +458,20 @@ def _note_score(path: Path, document: Mapping[str, Any], policy: Mapping[str, An
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(scores, indent=1) + "\n")
         temporary.replace(file)
-    except PermissionError:
-        return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+
+
+def _scores(file: Path) -> dict[str, Any]:
+    """Suite hash -> recorded score."""
+    try:
+        scores = json.loads(file.read_text())
+        if not all(isinstance(score["summary"], dict) for score in scores.values()):
+            raise ValueError("a score has no summary")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it and evaluate the checkpoint again") from error
+    return scores
 
 
 def _record(
@@ -427,7 +502,7 @@ def _record(
         "step_seconds": policy.schema.step_seconds,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    said = {k: episode.diagnostics[k] for k in ("violation_probability", "reward_value", "cost_value")}
+    said: dict[str, Any] = {k: episode.diagnostics[k] for k in ("violation_probability", "reward_value", "cost_value")}
     chosen = np.nan_to_num(episode.diagnostics["chosen"], nan=-1).astype(np.int64)
     np.savez_compressed(
         folder / f"rollout_{label}_{seed}_{scenario or 'nominal'}.npz",
@@ -456,9 +531,9 @@ def verify(path: PathLike, *, suite: str | None = None, workers: int | None = No
     file = folder / "scores.json"
     if not file.exists():
         raise UserError(f"checkpoint {folder} has no recorded score; `fosp evaluate {path}` records one")
-    scores = json.loads(file.read_text())
+    scores = _scores(file)
     if suite is not None and suite not in scores:
-        raise UserError(f"checkpoint {folder} has no score for suite {suite!r}; it has {', '.join(scores)}")
+        raise unknown(f"suite of the checkpoint {folder}", suite, scores)
     recorded = scores[suite] if suite is not None else next(iter(scores.values()))
     from fosp.envs import suite_hash
 
@@ -468,7 +543,7 @@ def verify(path: PathLike, *, suite: str | None = None, workers: int | None = No
             f"the layouts of suite {recorded['suite_hash']} are {now} in this version; the score was made with another "
             "definition of the task and cannot be checked here"
         )
-    make_env = partial(wire.make_env, recorded["task"], recorded["scenario"])
+    make_env = partial(wire.make_env, recorded["task"], recorded["scenario"], recorded["quality"])
     entry = ("found", partial(wire.load_policy, os.fspath(folder), samples=recorded["samples"]), {})
     document = _evaluate(
         [entry], make_env, recorded["seeds"], recorded["task"], recorded["scenario"], recorded["cost_limit"], workers,
@@ -483,5 +558,6 @@ def verify(path: PathLike, *, suite: str | None = None, workers: int | None = No
     same = sum(a["return"] == b["return"] and a["cost"] == b["cost"] for a, b in pairs)
     return {
         "checkpoint": os.fspath(folder), "suite": now, "holds": all(within.values()), "within": within,
-        "identical": same, "episodes": len(found["episodes"]), "recorded": recorded["summary"], "found": found["summary"],
+        "identical": same, "episodes": len(found["episodes"]),
+        "recorded": recorded["summary"], "found": found["summary"],
     }  # fmt: skip

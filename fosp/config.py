@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def from_yaml(text: str, base: C, source: str = "config") -> C:
     return from_tree(base, tree, source)
 
 
-def load(path: str | Path, base: C) -> C:
+def load(path: str | os.PathLike[str], base: C) -> C:
     """``from_yaml`` of a file. Raises UserError where it cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fosp import config as mechanism
 from fosp.agent.actor import ActorScales
 from fosp.agent.agent import AgentConfig, OptimiserConfig
 from fosp.agent.constraint import ConstraintConfig
-from fosp.agent.expansion import ExpansionConfig
 from fosp.training.offline import TrainingConfig
 from fosp.training.online import OnlineConfig
 from fosp.types import unknown
@@ -27,9 +26,9 @@ class RunConfig:
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
-#: What was measured to reach a skill soonest on two processor cores; shared by the presets for such machines. Images are
-#: read in patches and reconstructed at half size in whitened colours, the world model learns first, then critics and policy
-#: on the encoded log. A horizon of 33 steps (2.7 s) instead of 333 makes advantages large against values.
+#: What was measured to reach a skill soonest on two processor cores; shared by the presets for such machines. Images
+#: are read in patches and reconstructed at half size in whitened colours, the world model learns first, then critics
+#: and policy on the encoded log. A horizon of 33 steps (2.7 s) instead of 333 makes advantages large against values.
 _CORES = RunConfig(
     model=ModelConfig(stem=4, decode_width=32, whitening=1.0, bins=63, depth=8),
     agent=AgentConfig(
@@ -37,15 +36,14 @@ _CORES = RunConfig(
         bins=63,
         gamma=0.97,
         horizon=10,
-        starts=128,
-        slow_fraction=0.05,
+        starts=64,
+        slow_fraction=0.2,
         model_scales=ModelScales(reward=5.0, cost=5.0),
-        actor_scales=ActorScales(likelihood=0.03, entropy=3e-3),
+        actor_scales=ActorScales(likelihood=0.03, pathwise=0.5, dynamics=1.0, entropy=3e-3),
         constraint=ConstraintConfig(budget=2.0),
-        expansion=ExpansionConfig(samples=16),
     ),
     optimiser=OptimiserConfig(model_rate=1e-3, critic_rate=1e-3, actor_rate=1e-3, behaviour_every=0),
-    training=TrainingConfig(batch=16, length=16, updates=2500, latent_updates=2500, latent_batch=32),
+    training=TrainingConfig(batch=8, length=32, updates=2000, latent_updates=1500, latent_batch=16),
 )
 
 PRESETS: dict[str, RunConfig] = {
@@ -68,7 +66,9 @@ PRESETS: dict[str, RunConfig] = {
 }
 
 
-def resolve(preset: str = "laptop", file: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def resolve(
+    preset: str = "laptop", file: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
     """A preset, under a YAML file, under dotted overrides ``a.b=c``. UserError for an unknown preset, key or value."""
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)

@@ -64,8 +64,8 @@ class Schema:
     step_seconds: float = 0.0  # duration of one agent step
     max_steps: int = 0  # agent steps after which an episode is truncated
     cost_terms: tuple[str, ...] = ()  # named parts of the cost, the keys "cost_<term>" of info
-    #: Signs of the action in a world seen through a mirror, if robot and task are the same there, else empty. The cameras
-    #: must look along the plane of the mirror, so that a mirrored image is the image flipped left to right.
+    #: Signs of the action in a world seen through a mirror, if robot and task are the same there, else empty. The
+    #: cameras must look along the plane of the mirror, so that a mirrored image is the image flipped left to right.
     mirror: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

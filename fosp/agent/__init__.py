@@ -1,1 +1,1 @@
-"""What to do: critics, reachability, policy, constraint, expansion. Knows latents and batches, not environments or files."""
+"""What to do: critics, reachability, policy, constraint, expansion. Knows latents, not environments or files."""

@@ -1,9 +1,9 @@
 """The policy: its distribution, the weights of its regression, its losses.
 
 Why these weights. Maximise u A^r - (1 - u) A^c under a bound on KL[pi || pi_b] to the behaviour of the log. The
-Lagrangian gives pi*(a|s) ~ pi_b(a|s) exp{beta (u A^r - (1 - u) A^c)}. For u in {0, 1} the exponential of the switch is the
-switch of the exponentials, u exp(beta A^r) + (1 - u) exp(-beta A^c); projecting pi* on a parametric policy by maximum
-likelihood over the log makes that the weight of each log-likelihood.
+Lagrangian gives pi*(a|s) ~ pi_b(a|s) exp{beta (u A^r - (1 - u) A^c)}. For u in {0, 1} the exponential of the switch is
+the switch of the exponentials, u exp(beta A^r) + (1 - u) exp(-beta A^c); projecting pi* on a parametric policy by
+maximum likelihood over the log makes that the weight of each log-likelihood.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class ActorScales:
 
     likelihood: float = 0.3  # weighted log-likelihood of the log's actions
     pathwise: float = 1.0  # ascent of the critics' score through the policy's own sample
+    dynamics: float = 0.0  # ascent of the same score of imagined lambda-returns, through the world model's dynamics
     imagined: float = 0.0  # the regression's weights on the policy's own imagined samples
     entropy: float = 3e-4
 

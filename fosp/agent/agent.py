@@ -103,7 +103,7 @@ class Agent(nn.Module):
 
 @dataclass(frozen=True)
 class Dream:
-    """Imagined rollout of the trained actor, N starts: states 0..H, actions 0..H-1, what the heads say of each state."""
+    """Imagined rollout of the trained actor, N starts: states 0..H, actions 0..H-1, what the heads say of each."""
 
     features: Tensor  # (H + 1, N, F)
     action: Tensor  # (H, N, A)
@@ -208,6 +208,33 @@ def actor_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream, no
     return losses
 
 
+def dynamics_loss(agent: Agent, start: Latent, generator: torch.Generator) -> Tensor:
+    """Score of imagined lambda-returns, whose gradient reaches the policy through the model. Latent (N, ...) -> (H, N).
+
+    The model and the critics are constants here: the caller asks for gradients of the policy alone. As in the family
+    (arXiv 2010.02193, sec. 2.3) the policy's input is a constant too, so that each action answers for what follows it.
+    """
+    config, device = agent.config, start.h.device
+    count, size = start.h.shape[0], agent.model.actions
+    noise = gumbel((config.horizon, count, *start.z.shape[1:]), generator, device)
+    normal = torch.randn(config.horizon, count, size, generator=generator, device=device)
+    states, _ = agent.model.imagine(
+        start, lambda features, k: agent.actor.sample(features.detach(), normal[k]), config.horizon, noise
+    )
+    features = states.features  # (H + 1, N, F)
+    proceed = agent.model.continues(features)
+    gains = []
+    for critic, signal, scale in (
+        (agent.reward_critic, agent.model.reward(features), agent.reward_range),
+        (agent.cost_critic, agent.model.cost(features), agent.cost_range),
+    ):
+        value = critic.v_value(features)
+        returns = lambda_return(signal, value, proceed, config.gamma, config.lam)
+        gains.append(scale(returns - value[:-1].detach()))
+    feasible = 1 - agent.reachability.probability(features[:-1])
+    return -extraction.score(feasible, gains[0], gains[1], agent.constraint.weight())
+
+
 def advantages(agent: Agent, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     """A^r and A^c of pairs, constants. (N, F), (N, A) -> (N,), (N,)."""
     reward = agent.reward_critic.q_value(features, action) - agent.reward_critic.v_value(features)
@@ -306,6 +333,8 @@ class Learner:
         normal = torch.randn(count, agent.model.actions, generator=self.generator, device=self.device)
         with self.autocast():
             losses = actor_losses(agent, features, batch, dreamt, normal)
+            through = config.actor_scales.dynamics != 0
+            losses["dynamics"] = dynamics_loss(agent, flat[starts], self.generator) if through else normal.new_zeros(1)
             total = weighted_sum(losses, config.actor_scales)
         metrics |= {f"actor/{name}": loss.mean() for name, loss in losses.items()}
         metrics["actor/grad_norm"] = self._step("actor", total)

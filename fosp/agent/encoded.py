@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fosp.nets.distributions import gumbel
-from fosp.types import Batch
+from fosp.types import Batch, UserError
 from fosp.world_model import Latent, WorldModel
 
 
@@ -55,6 +55,8 @@ class EncodedLog:
         lengths = np.array(rows)
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # first row of each episode
         fits = lengths - length + 1
+        if fits.max(initial=0) < 1:
+            raise UserError(f"training.length is {length}, but the longest episode of the log has {lengths.max()} rows")
         self.starts = np.concatenate([o + np.arange(n) for o, n in zip(offsets, fits, strict=True) if n > 0])
 
     @staticmethod

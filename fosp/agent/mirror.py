@@ -1,4 +1,4 @@
-"""The world in a mirror: twice the experience from the same log, where robot and task are their own mirror image. [ours]"""
+"""The world in a mirror: twice the experience from one log, where robot and task are their own mirror image. [ours]"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ B = TypeVar("B", bound=Batch)
 
 
 def mirrored(batch: B, signs: tuple[float, ...], which: Tensor | None = None) -> B:
-    """The batch with images flipped left to right and actions multiplied by ``signs``; of all sequences or ``which`` (B,)."""
+    """The batch with images flipped left to right and actions times ``signs``; of all sequences or ``which`` (B,)."""
     if which is None:
         which = torch.ones(batch.reward.shape[0], dtype=torch.bool, device=batch.reward.device)
     mask = which.view(-1, 1, 1)

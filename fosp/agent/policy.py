@@ -81,7 +81,7 @@ class AgentPolicy:
         actors = [agent.actor] if agent.offline_actor is None else [agent.offline_actor, agent.actor]
         proposals = [self._propose(actor, features, carry.generator) for actor in actors]  # each (n, K, A)
         actions = torch.cat(proposals, 1)
-        action, index, values = self._select(features, actions, carry.generator)
+        action, index, values = self._select(latent, actions, carry.generator)
         said = {name: value.float().cpu().numpy() for name, value in values.items()}
         chosen = index // proposals[0].shape[1] if agent.offline_actor is not None else torch.full_like(index, -1)
         said["chosen"] = chosen.cpu().numpy()
@@ -102,16 +102,36 @@ class AgentPolicy:
             candidates = candidates + std.unsqueeze(1) * noise
         return candidates.clamp(-1, 1)
 
+    def _judge(self, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Discounted reward and cost of K candidates in each of n states, (n, K) each.
+
+        Q(s, a), or with a lookahead of L steps, in the model's most probable continuation,
+        sum_{k<L} gamma^k x_{k+1} + gamma^L Q(s_L, a_L). The rest of the way is that of the trained policy.
+        """
+        agent, config = self.agent, self.agent.config.expansion
+        n, count, _ = actions.shape
+        state = Latent(*(x.repeat_interleave(count, 0) for x in latent))  # (n * K, ...)
+        action, discount = actions.flatten(0, 1), torch.ones(n * count, device=actions.device)
+        reward, cost = torch.zeros_like(discount), torch.zeros_like(discount)
+        for k in range(config.lookahead):
+            state = agent.model.rssm.imagine_step(state, action, noise=None)
+            features = state.features
+            reward += discount * agent.model.reward(features)
+            cost += discount * agent.model.cost(features)
+            discount *= agent.config.gamma * agent.model.continues(features)
+            if k + 1 >= config.hold:
+                action = agent.actor(features)[0]
+        reward += discount * agent.reward_critic.q_value(state.features, action)
+        cost += discount * agent.cost_critic.q_value(state.features, action)
+        return reward.view(n, count), cost.view(n, count)
+
     def _select(
-        self, features: Tensor, actions: Tensor, generator: torch.Generator | None
+        self, latent: Latent, actions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The executed action (n, A), its index (n,), and what the critics say of it."""
-        agent = self.agent
-        n, count, size = actions.shape
-        tiled = features.unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
-        flat = actions.flatten(0, 1)
-        reward = agent.reward_critic.q_value(tiled, flat).view(n, count)
-        cost = agent.cost_critic.q_value(tiled, flat).view(n, count)
+        agent, size = self.agent, actions.shape[-1]
+        features = latent.features  # (n, F)
+        reward, cost = self._judge(latent, actions)
         probability = agent.reachability.probability(features)  # (n,)
         scores = candidate_scores(
             agent.reward_range(reward - agent.reward_critic.v_value(features).unsqueeze(-1)),

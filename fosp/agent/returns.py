@@ -1,4 +1,4 @@
-"""Targets as free functions. Each docstring is the equation with time indices; each test a number worked out by hand."""
+"""Targets as free functions. Each docstring is the equation with time indices; each test a number found by hand."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def reachability_target(
 def expectile_weight(difference: Tensor, level: float) -> Tensor:
     """|level - 1{difference < 0}|, the weight of asymmetric least squares.
 
-    Newey & Powell 1987; implicit Q-learning, arXiv 2110.06169, equation 5. With difference = Q - V, level > 0.5 draws V to the upper expectile, level < 0.5 to the lower one.
+    Newey & Powell 1987; implicit Q-learning, arXiv 2110.06169, equation 5.
+    With difference = Q - V, level > 0.5 draws V to the upper expectile, level < 0.5 to the lower one.
     """
     return torch.where(difference < 0, 1.0 - level, level)

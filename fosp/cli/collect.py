@@ -37,7 +37,8 @@ def run(options: Options) -> int:
     from fosp.cli.tables import dataset_table, show
     from fosp.envs import find_task
 
-    values = vars(options) | {"task": find_task(options.task).id}
-    with api.collect(values.pop("task"), values.pop("out"), **values) as store:
+    values = vars(options).copy()
+    task, out = find_task(values.pop("task")).id, values.pop("out")
+    with api.collect(task, out, **values) as store:
         show(dataset_table(store.path))
     return 0

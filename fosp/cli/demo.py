@@ -8,11 +8,11 @@ from pathlib import Path
 from fosp.cli.road import Plan, documents, drive
 
 DEMO = Plan(
-    episodes=150,
+    episodes=300,
     scenario="larger-hazards",
     preset="laptop",
     cloning=("training.latent_updates=1000",),
-    finetune=("online.episodes=40", "online.updates_per_step=0.1"),
+    finetune=("online.episodes=40", "online.updates_per_step=0.06"),
 )
 
 

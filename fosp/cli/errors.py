@@ -14,6 +14,7 @@ EXIT_STOPPED = 130  # as a shell reports Ctrl-C
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TAKEN = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # a file where a folder is wanted, or the like
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
@@ -24,15 +25,16 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, UserError):
         return " ".join(str(error).split()), EXIT_USER
     if isinstance(error, KeyboardInterrupt):
-        return "stopped; rerun the same command to go on", EXIT_STOPPED
+        return str(error) or "stopped; rerun the same command to go on", EXIT_STOPPED
     for cause in _chain(error):
         name = _file_of(cause)
         if isinstance(cause, OSError) and cause.errno in _FULL or os.strerror(errno.ENOSPC) in str(cause):
             where = f" while writing {name!r}" if name else ""
             return f"the disk is full{where}; make room and rerun the same command to go on", EXIT_FAILED
-    if isinstance(error, OSError) and error.errno in _DENIED and _file_of(error):
+    if isinstance(error, OSError) and error.errno in (*_DENIED, *_TAKEN) and _file_of(error):
         reason = os.strerror(error.errno or 0).lower()
-        return f"cannot use {_file_of(error)!r}: {reason}; choose another place or change its permissions", EXIT_USER
+        also = " or change its permissions" if error.errno in _DENIED else ""
+        return f"cannot use {_file_of(error)!r}: {reason}; choose another place{also}", EXIT_USER
     return None
 
 

@@ -42,19 +42,10 @@ def run(options: Options) -> int:
     from fosp import api
     from fosp.cli.tables import show
     from fosp.evaluation.table import format_document
-    from fosp.types import UserError
 
-    if options.record and options.out is None:
-        raise UserError(f"--record {options.record} needs --out, the folder that gets the rollouts")
     values = vars(options).copy()
     as_json = values.pop("json")
-    named: dict[str, str] = {}
-    for word in values.pop("checkpoints"):
-        label, equals, path = word.partition("=")
-        label, path = (label, path) if equals else (api._label(word), word)
-        if label in named:
-            raise UserError(f"two checkpoints have the label {label!r}; give each its own as LABEL=PATH")
-        named[label] = path
+    named = api.by_label(map(_label_and_path, values.pop("checkpoints")))
     document = api.evaluate(named, **values)
     if as_json:
         import json
@@ -63,3 +54,8 @@ def run(options: Options) -> int:
     else:
         show(format_document(document))
     return 0
+
+
+def _label_and_path(word: str) -> tuple[str, str]:
+    label, equals, path = word.partition("=")
+    return (label, path) if equals and not Path(word).exists() else ("", word)

@@ -27,7 +27,7 @@ from fosp.types import Batch, Schema, UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is the first CUDA device where there is one. UserError for a device that is not there."""
+    """ "auto" is the first CUDA device where there is one. UserError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -82,7 +82,7 @@ def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learn
 
 
 def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8) -> EncodedLog:
-    """The log as the learner's world model sees it now, mirrored too if it may be, in groups of episodes of equal length."""
+    """The log as the learner's world model sees it now, mirrored too if it may be; groups of equally long episodes."""
     lengths: dict[int, list[int]] = {}
     for index, row in enumerate(store.manifest):
         lengths.setdefault(row["rows"], []).append(index)
@@ -155,7 +155,7 @@ def describe(config: RunConfig, schema: Schema, method: str, dataset: Mapping[st
     }
 
 
-def dataset_facts(store: Store, path: str | Path) -> dict[str, Any]:
+def dataset_facts(store: Store, path: str | os.PathLike[str]) -> dict[str, Any]:
     """The log in short, as it goes into run.json and every checkpoint."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in store.manifest:
@@ -176,7 +176,7 @@ def dataset_facts(store: Store, path: str | Path) -> dict[str, Any]:
     }
 
 
-def load_agent(path: str | Path, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
+def load_agent(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
     """The agent of a checkpoint (run folder or checkpoint folder) and its config.json. UserError where it cannot be."""
     folder = checkpoint.resolve(path)
     facts = checkpoint.read_config(folder)
@@ -192,7 +192,11 @@ def load_agent(path: str | Path, device: torch.device | str = "cpu") -> tuple[Ag
 
 
 def load_policy(
-    path: str | Path, device: str = "cpu", explore: bool = False, seed: int = 0, samples: int | None = None
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    explore: bool = False,
+    seed: int = 0,
+    samples: int | None = None,
 ) -> AgentPolicy:
     """A policy that acts: ``carry = policy.initial()``, then ``action, carry = policy.act(carry, observation)``.
 
@@ -211,5 +215,3 @@ def make_env(task: str, scenario: str | None = None, quality: str = "fast", **op
     from fosp import envs
 
     return envs.make(task, scenario=scenario, quality=quality, **options)
-
-

@@ -1,10 +1,10 @@
 """Checkpoints: safetensors and JSON, written under a temporary name, flushed, renamed; a manifest holds their hashes.
 
-    checkpoints/<updates>/policy/config.json         what it is: sizes, schema, task, log, method
-                          policy/model.safetensors   every module, slow copies and frozen policy included
-                          training_state/...         optimisers, generators, counters: what a resumed run needs
-                          manifest.json              SHA-256 of each file
-    checkpoints/last -> <updates>
+checkpoints/<updates>/policy/config.json         what it is: sizes, schema, task, log, method
+                      policy/model.safetensors   every module, slow copies and frozen policy included
+                      training_state/...         optimisers, generators, counters: what a resumed run needs
+                      manifest.json              SHA-256 of each file
+checkpoints/last -> <updates>
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = "fosp-checkpoint/1"
 
 
 def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def save(
     return final
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | os.PathLike[str]) -> Path:
     """A run folder, its checkpoints folder or a checkpoint -> the folder of one checkpoint. UserError where none is."""
     path = Path(path)
     for candidate in (path, path / "last", path / "checkpoints" / "last"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def versions() -> dict[str, str]:
 class Run:
     """A run folder open for writing. Metrics written after the step that a resumed run starts from are dropped."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._metrics = None
         self._board = None
@@ -49,32 +51,38 @@ class Run:
         return self.path / "checkpoints"
 
     def begin(self, config_yaml: str, facts: Mapping[str, Any]) -> None:
-        """Create the folder, or make sure that what lies there is the same run. UserError where it is another one."""
+        """Create the folder, or make sure that what lies there is the same run. UserError where it is another one.
+
+        The same run has the same configuration and the same facts; facts that are dicts have a "hash" to compare.
+        """
+        if (self.path / "dataset.json").exists():
+            raise UserError(f"--out {self.path} is a dataset; give another folder for the run")
         self.path.mkdir(parents=True, exist_ok=True)
-        config = self.path / "config.yaml"
-        if config.exists() and config.read_text() != config_yaml:
-            raise UserError(
-                f"--out {self.path} holds a run with another configuration; give the same options to go on with it, "
-                "or another folder"
-            )
-        config.write_text(config_yaml)
+        config, record = self.path / "config.yaml", self.path / "run.json"
+        if config.exists():
+            self._same("config.yaml", *_first_difference(config.read_text(), config_yaml))
+        held = _read_record(record) if record.exists() else {"sessions": []}
+        for name in facts.keys() & held.keys():
+            self._same(name, _identity(held[name]), _identity(facts[name]))
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         entry = {"command": ["fosp", *sys.argv[1:]], "git": _git_revision(), "started": started, "versions": versions()}
-        file = self.path / "run.json"
-        history = json.loads(file.read_text())["sessions"] if file.exists() else []
-        document = {**facts, **entry, "sessions": [*history, entry]}
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(file)
+        document = {**facts, **entry, "sessions": [*held["sessions"], entry]}
+        _replace(config, config_yaml)
+        _replace(record, json.dumps(document, indent=1) + "\n")
+
+    def _same(self, name: str, held: Any, now: Any) -> None:
+        if held != now:
+            raise UserError(
+                f"--out {self.path} holds another run: {name} says {held!r} there and {now!r} here; give the same "
+                "options to go on with it, or another folder"
+            )
 
     def open_metrics(self, from_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, wanted only here
 
         file = self.path / "metrics.jsonl"
         kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= from_step]
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(file)
+        _replace(file, "".join(line + "\n" for line in kept))
         self._metrics = file.open("a", buffering=1)
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=from_step + 1)
 
@@ -110,3 +118,31 @@ def _whole_lines(file: Path) -> list[str]:
         return []
     text = file.read_text()
     return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write under a temporary name and rename: whenever the process dies, the file is the old one or the new one."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    """run.json of an earlier session."""
+    try:
+        record = json.loads(file.read_text())
+        if not isinstance(record["sessions"], list):
+            raise ValueError("sessions is no list")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); restore it, or give another folder for the run") from error
+    return record
+
+
+def _identity(fact: Any) -> Any:
+    return fact.get("hash") if isinstance(fact, Mapping) else fact
+
+
+def _first_difference(held: str, now: str) -> tuple[str, str]:
+    """The first pair of lines that are not equal, ("", "") where there is none."""
+    pairs = zip_longest(held.splitlines(), now.splitlines(), fillvalue="")
+    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))

@@ -44,7 +44,7 @@ def finetune(
     progress: Callable[[int], AbstractContextManager],
     on_episode: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Path:
-    """Fine-tune over an episode per seed, in groups of ``config.envs``; those with a row in ``episodes.jsonl`` are done.
+    """Fine-tune over an episode per seed, in groups of ``config.envs``; what has a row in ``episodes.jsonl`` is done.
 
     Learning starts when the first group has ended, because before that there is nothing new to learn. Each episode is a
     row in ``episodes.jsonl``. Whatever stops the run, episodes and the newest checkpoint stay and the run can go on.

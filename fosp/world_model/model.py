@@ -29,8 +29,8 @@ class ModelConfig:
     whitening: float = 0.0  # share of colour whitening in the reconstruction target, 0..1
     unimix: float = 0.01
     bins: int = 127  # of every two-hot head
-    # Weight of the cost loss where the step's cost is >= 1; 10 in the reference, which makes the cost head say more than
-    # there is, and so what is imagined looks more dangerous than what was recorded.
+    # Weight of the cost loss where the step's cost is >= 1; 10 in the reference, which makes the cost head say more
+    # than there is, and so what is imagined looks more dangerous than what was recorded.
     costly_weight: float = 1.0
 
 
@@ -76,7 +76,9 @@ class WorldModel(nn.Module):
         out = self.decode_raw(features)
         return self.whitening.undo(out) if self.config.whitening else (out + 0.5).clamp(0, 1)
 
-    def observe(self, embedding: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> tuple[Latent, Tensor, Tensor]:
+    def observe(
+        self, embedding: Tensor, action: Tensor, is_first: Tensor, noise: Tensor
+    ) -> tuple[Latent, Tensor, Tensor]:
         return self.rssm.observe(embedding, action, is_first, noise)
 
     def imagine(

@@ -78,7 +78,9 @@ class RSSM(nn.Module):
         log_probs = self.posterior_log_probs(h, seen)
         return Latent(h, straight_through(log_probs, noise)), log_probs
 
-    def observe(self, embedding: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> tuple[Latent, Tensor, Tensor]:
+    def observe(
+        self, embedding: Tensor, action: Tensor, is_first: Tensor, noise: Tensor
+    ) -> tuple[Latent, Tensor, Tensor]:
         """Filter sequences. The state of row t has seen o_t and the action a_{t-1} of the row before.
 
         embedding (B, T, E), action (B, T, A), is_first (B, T), Gumbel noise (B, T, S, K)

@@ -142,6 +142,39 @@ def test_what_is_drawn_depends_on_the_seed_alone(subject: Agent, explore: bool, 
     assert np.abs(first).max() <= 1
 
 
+@pytest.mark.parametrize(("lookahead", "hold"), [(0, 1), (1, 1), (3, 1), (3, 2), (2, 5)])
+def test_a_candidate_is_judged_by_where_it_leads(subject: Agent, lookahead: int, hold: int) -> None:
+    # sum_{k<L} gamma^k x_{k+1} + gamma^L Q(s_L, a_L), the candidate held for some steps, then the policy's mean.
+    subject.offline_actor = None
+    expansion = ExpansionConfig(lookahead=lookahead, hold=hold)
+    subject.config = replace(subject.config, expansion=expansion, gamma=0.9)
+    policy = AgentPolicy(subject, SCHEMA)
+    action, carry = policy.act(policy.initial(3), observation(count=3))
+    with torch.inference_mode():
+        state, chosen, discount = carry.latent, torch.from_numpy(action), torch.ones(3)
+        reward, cost = torch.zeros(3), torch.zeros(3)
+        for k in range(lookahead):
+            state = subject.model.rssm.imagine_step(state, chosen, None)
+            reward = reward + discount * subject.model.reward(state.features)
+            cost = cost + discount * subject.model.cost(state.features)
+            discount = discount * 0.9 * subject.model.continues(state.features)
+            chosen = chosen if k + 1 < hold else subject.actor(state.features)[0]
+        reward = reward + discount * subject.reward_critic.q_value(state.features, chosen)
+        cost = cost + discount * subject.cost_critic.q_value(state.features, chosen)
+    np.testing.assert_allclose(carry.diagnostics["reward_value"], reward.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(carry.diagnostics["cost_value"], cost.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_several_environments_look_ahead_as_each_would_alone(subject: Agent) -> None:
+    subject.config = replace(subject.config, expansion=ExpansionConfig(lookahead=2))
+    policy = AgentPolicy(subject, SCHEMA)
+    images = observation(count=3)
+    together, _ = policy.act(policy.initial(3), images)
+    for row in range(3):
+        alone, _ = policy.act(policy.initial(), of_row(images, row))
+        np.testing.assert_allclose(together[row], alone, atol=1e-6)
+
+
 def test_exploration_spreads_as_the_policy_says(subject: Agent) -> None:
     subject.offline_actor = None
     policy = AgentPolicy(subject, SCHEMA, explore=True)

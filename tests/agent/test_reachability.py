@@ -14,7 +14,7 @@ from fosp.agent.reachability import Reachability
 from fosp.types import Batch
 
 # Three sequences. The chain 0 -> 1 -> 2 -> 3, twice, where 3 is unsafe and terminal; the ring 4 -> 5 -> 6 -> 7 -> 4,
-# once around and again, which never meets an unsafe state; and the ring cut by its time limit, with the chain behind it.
+# twice, which never meets an unsafe state; and the ring cut by its time limit, with the chain behind it.
 STATES, ROWS = 8, 8
 
 

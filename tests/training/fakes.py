@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,19 @@ class FakeSampler:
         self.count = state["count"]
 
 
+class FakeLatents(FakeSampler):
+    """Of the second stage: gives what the learner takes as it is. The n-th batch is full of 1000 + n."""
+
+    def sample(self) -> Any:
+        self.count += 1
+        return SimpleNamespace(reward=torch.full((1, 2), 1000.0 + self.count))
+
+
 class FakeProgress:
-    def __init__(self) -> None:
-        self.start, self.done = 0, 0
+    """Raises Ctrl-C as soon as ``stop_at`` updates, or whatever it counts, are done."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.start, self.done, self.stop_at = 0, 0, stop_at
 
     def __call__(self, start: int) -> FakeProgress:
         self.start = start
@@ -84,6 +95,8 @@ class FakeProgress:
 
     def advance(self, n: int, **shown: object) -> None:
         self.done += n
+        if self.start + self.done == self.stop_at:
+            raise KeyboardInterrupt
 
 
 class FakeBoard:

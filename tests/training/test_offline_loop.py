@@ -10,7 +10,7 @@ import pytest
 import torch
 from builders import AGENT, MODEL, SCHEMA, episode
 from builders import learner as make_learner
-from fakes import FakeLearner, FakeProgress, FakeSampler, no_board, train, trainer
+from fakes import FakeLatents, FakeLearner, FakeProgress, no_board, train, trainer
 
 from fosp.data.sampler import Prefetcher, Sampler
 from fosp.data.store import Store
@@ -145,6 +145,42 @@ def test_after_a_crash_the_same_updates_are_made_again(tmp_path: Path) -> None:
     assert made.sampler.state_dict() == whole.sampler.state_dict()
 
 
+def test_the_second_stage_learns_from_the_encoded_log(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=4, latent_updates=3, log_every=1)
+    encoded_after: list[int] = []
+
+    def encode() -> FakeLatents:
+        encoded_after.append(made.learner.updates)
+        return FakeLatents()
+
+    made, bar = trainer(tmp_path, config), FakeProgress()
+    path = train(made, bar, encode=encode)
+    assert encoded_after == [4]
+    assert int(path.name) == 7 and bar.done == 7
+    assert steps(tmp_path) == list(range(1, 8))
+    assert made.sampler.state_dict() == {"count": 3}
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5, 6])
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_rerun_finds_its_stage(tmp_path: Path, stop: int, crash: bool) -> None:
+    # Stopped before, at and after the change of stages, with and without a checkpoint of that very moment.
+    config = TrainingConfig(updates=4, latent_updates=3, save_every=4, log_every=1)
+    whole = trainer(tmp_path / "whole", config)
+    train(whole, FakeProgress(), encode=FakeLatents)
+    if crash:
+        with pytest.raises(RuntimeError):
+            train(trainer(tmp_path / "cut", config, stop_at(stop, RuntimeError)), FakeProgress(), encode=FakeLatents)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(trainer(tmp_path / "cut", config), FakeProgress(stop_at=stop), encode=FakeLatents)
+    made = trainer(tmp_path / "cut", config)
+    train(made, FakeProgress(), encode=FakeLatents)
+    assert torch.equal(made.learner.weights()["weight"], whole.learner.weights()["weight"])
+    assert made.sampler.state_dict() == whole.sampler.state_dict()
+    assert steps(tmp_path / "cut") == list(range(1, 8))
+
+
 def test_half_a_line_of_metrics_is_dropped(tmp_path: Path) -> None:
     config = TrainingConfig(updates=4, save_every=4, log_every=1)
     train(trainer(tmp_path, config), FakeProgress())
@@ -167,7 +203,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_run_with_another_configuration_is_refused(tmp_path: Path) -> None:
     Run(tmp_path).begin("sizes: tiny\n", {})
-    with pytest.raises(UserError, match="another configuration"):
+    with pytest.raises(UserError, match="another run.*tiny.*huge"):
         Run(tmp_path).begin("sizes: huge\n", {})
     Run(tmp_path).begin("sizes: tiny\n", {"kind": "pretrain"})
     document = json.loads((tmp_path / "run.json").read_text())
@@ -248,8 +284,8 @@ def test_7_the_whole_command_touches_no_environment(tmp_path: Path, monkeypatch:
         *(f"model.{k}={getattr(MODEL, k)}" for k in ("deter", "groups", "classes", "units", "layers", "depth", "bins")),
         *(f"agent.{k}={getattr(AGENT, k)}" for k in ("units", "layers", "bins", "horizon", "starts")),
         "model.decode_width=16", "model.stem=2", "model.whitening=0.5", "training.batch=2", "training.length=6",
-        "training.updates=3", "training.precision=float32",
+        "training.updates=2", "training.latent_updates=2", "training.latent_batch=2", "training.precision=float32",
     ]  # fmt: skip
     path = api.pretrain(tmp_path / "log", tmp_path / "run", preset="tiny", overrides=sizes, device="cpu")
-    assert int(path.name) == 3
+    assert int(path.name) == 4
     assert checkpoint.read_config(path)["dataset"]["episodes"] == 4

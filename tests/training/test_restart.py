@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from builders import SCHEMA, batch, copied, episode, learner, same
+from builders import AGENT, MODEL, SCHEMA, batch, copied, episode, learner, same
 from fakes import FakeProgress, no_board, train
 
-from fosp.agent.agent import Learner, OptimiserConfig
+from fosp.agent.agent import Learner
+from fosp.cli import wire
 from fosp.data.sampler import Prefetcher, Sampler
 from fosp.data.store import Store
+from fosp.presets import RunConfig
 from fosp.training import checkpoint
 from fosp.training.log import Run
 from fosp.training.offline import Trainer, TrainingConfig
@@ -22,19 +25,31 @@ def _no_board(monkeypatch: pytest.MonkeyPatch) -> None:
     no_board(monkeypatch)
 
 
-def trained(folder: Path, store: Store, updates: int, *, expand: bool = False, prefetch: bool = False) -> Learner:
-    """A run of ``updates`` in ``folder``, or the rest of them where it holds a checkpoint, as a new process does it."""
+SETTINGS = RunConfig(
+    model=MODEL, agent=AGENT, training=TrainingConfig(batch=2, length=6, latent_batch=2, save_every=100)
+)
+
+
+def trained(
+    folder: Path, store: Store, updates: int, latent_updates: int = 0, *, stop_at: int | None = None,
+    expand: bool = False, prefetch: bool = False,
+) -> Learner:  # fmt: skip
+    """A run in ``folder``, or the rest of it where that holds a checkpoint, as a new process does it."""
     torch.manual_seed(1000 + updates)  # a process never has the global generator of the one before
-    made = learner(seed=updates, optimiser=OptimiserConfig(model_rate=1e-3)) if expand else learner()
+    made = learner()
     if expand:
         made.agent.expand()
     sampler = Sampler(store, batch_size=2, length=6, seed=0)
+    source = Prefetcher(sampler) if prefetch else sampler
     run = Run(folder)
     run.begin("", {})
-    source = Prefetcher(sampler) if prefetch else sampler
-    trainer = Trainer(made, source, run, TrainingConfig(updates=updates, save_every=100), "cpu", {})
+    config = replace(SETTINGS.training, updates=updates, latent_updates=latent_updates)
+    trainer = Trainer(made, source, run, config, "cpu", {})
     trainer.resume()
-    train(trainer, FakeProgress())
+    try:
+        train(trainer, FakeProgress(stop_at), encode=lambda: wire.encode_log(made, store, SETTINGS))
+    except KeyboardInterrupt:
+        assert made.updates == stop_at
     if isinstance(source, Prefetcher):
         source.close()
     return made
@@ -56,7 +71,7 @@ def files(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("prefetch", [False, True])
 def test_10_k_updates_save_load_k_updates_equal_2k_updates(tmp_path: Path, store: Store, prefetch: bool) -> None:
     whole = trained(tmp_path / "whole", store, 6, prefetch=prefetch)
-    first = copied(trained(tmp_path / "cut", store, 3, prefetch=prefetch).weights())
+    first = copied(trained(tmp_path / "cut", store, 6, stop_at=3, prefetch=prefetch).weights())
     second = trained(tmp_path / "cut", store, 6, prefetch=prefetch)
     assert second.updates == whole.updates == 6
     assert not same(first, second.weights())
@@ -93,24 +108,26 @@ def test_10_every_part_of_the_state_is_needed_and_kept() -> None:
         assert not same(run(spoiled, range(3, 6)).weights(), whole.weights()), part
 
 
-def test_10_an_expanded_agent_restarts_exactly(tmp_path: Path, store: Store) -> None:
-    def run(folder: str, updates: int) -> Learner:
-        return trained(tmp_path / folder, store, updates, expand=True)
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_10_both_stages_restart_exactly(tmp_path: Path, store: Store, stop_at: int) -> None:
+    # The log is encoded again by the same weights and with the same noise, and goes on with its very next batch.
+    whole = trained(tmp_path / "whole", store, 3, 3)
+    trained(tmp_path / "cut", store, 3, 3, stop_at=stop_at)
+    cut = trained(tmp_path / "cut", store, 3, 3)
+    assert cut.updates == 6
+    assert same(cut.weights(), whole.weights())
+    assert same(files(tmp_path / "cut"), files(tmp_path / "whole"))
 
-    torch.manual_seed(0)
-    source = learner()
-    source.agent.expand()
-    for folder in ("whole", "cut"):  # both go on from the same expanded agent
-        checkpoint.save(
-            tmp_path / folder / "checkpoints", 0, {}, source.weights(), source.state()[0],
-            {"learner": source.state()[1], "sampler": Sampler(store, 2, 6, 0).state_dict(), "seconds": 0.0},
-        )  # fmt: skip
-    whole = run("whole", 4)
-    run("cut", 2)
-    cut = run("cut", 4)
+
+def test_10_an_expanded_agent_restarts_exactly(tmp_path: Path, store: Store) -> None:
+    whole = trained(tmp_path / "whole", store, 4, expand=True)
+    trained(tmp_path / "cut", store, 4, stop_at=2, expand=True)
+    cut = trained(tmp_path / "cut", store, 4, expand=True)
     assert same(cut.weights(), whole.weights())
     frozen = {name: t for name, t in cut.weights().items() if name.startswith("offline_actor.")}
-    assert frozen and all(torch.equal(t, source.weights()[name]) for name, t in frozen.items())
+    begun = learner()
+    begun.agent.expand()
+    assert frozen and all(torch.equal(t, begun.weights()[name]) for name, t in frozen.items())
 
 
 def test_a_state_before_any_update_can_be_saved(tmp_path: Path) -> None:
