@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "collect", "evaluate", "finetune", "load_policy", "pretrain", "report", "verify"]
+__all__ = ["UserError", "collect", "evaluate", "finetune", "load_policy", "pretrain", "verify", "write_report"]
 
 #: Where each of them is defined.
 _HOMES = {"UserError": "fosp.types", "load_policy": "fosp.cli.wire"}
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fosp.api import evaluate as evaluate
     from fosp.api import finetune as finetune
     from fosp.api import pretrain as pretrain
-    from fosp.api import report as report
     from fosp.api import verify as verify
+    from fosp.api import write_report as write_report
     from fosp.cli.wire import load_policy as load_policy
     from fosp.types import UserError as UserError
 

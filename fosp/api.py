@@ -4,7 +4,7 @@
     offline = fosp.pretrain("runs/log", "runs/offline")
     tuned = fosp.finetune(offline, "runs/tuned", scenario="larger-hazards")
     result = fosp.evaluate({"offline": offline, "tuned": tuned}, scenario="larger-hazards")
-    fosp.report(["runs/offline", "runs/tuned"], "report.html")
+    fosp.write_report(["runs/offline", "runs/tuned"], "report.html")
 
 Every function can be interrupted and called again with the same arguments: it goes on where it stopped.
 """
@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,15 @@ def collect(
     from fosp.envs.scripted import make_behaviour
 
     make_env = partial(wire.make_env, task, scenario, quality)
+    make_env().close()  # what is unknown is told before any process starts
     make: Callable[..., Any] = make_behaviour
     if checkpoint is not None:
         behaviours, noises = ("policy",), (0.0,)
         make = partial(_trained_behaviour, os.fspath(checkpoint))
         _same_schema(wire.load_policy(checkpoint).schema, make_env, checkpoint)
     else:
-        for name in behaviours:
-            make_behaviour(name)  # an unknown one is told before any process starts
+        for name, noise in product(behaviours, noises):
+            make_behaviour(name, noise=noise)
     plan = default_plan(episodes, seed, noises, behaviours)
     with Progress("collect", len(plan), "episodes") as bar:
 
@@ -116,14 +118,17 @@ def pretrain(
         raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
     settings = resolve(preset, os.fspath(config) if config else None, overrides)
     limits.check(settings)
-    store = _log_to_learn_from(data, settings)
+    store = _log_to_learn_from(data)
     picked = wire.pick_device(device)
     facts = wire.dataset_facts(store, data)
+    if model_from is None:  # else the sizes are those of the checkpoint, which the log must fit
+        limits.check_images(settings, store.schema, f"dataset {store.path}")
     if method == "cloning":
         learner, settings = wire.build_cloning(settings, store, picked, model_from)
     else:
         learner = wire.build_learner(settings, store.schema, picked)
         wire.fit_whitening(learner.agent, store, settings.seed)
+    limits.check_length(settings, store)
     run = Run(out)
     about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
     source = None if model_from is None else _origin(checkpoint.resolve(model_from))
@@ -131,6 +136,11 @@ def pretrain(
     if not run.checkpoints.exists():
         _check_content(store)
     training = settings.training
+    if method == "fosp" and training.minutes and not settings.optimiser.behaviour_every:
+        raise UserError(
+            f"training.minutes={training.minutes:g} does not go with optimiser.behaviour_every=0: the time could end before "
+            "the policy has begun to learn; set training.updates and training.latent_updates instead"
+        )
     sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed))
     described = wire.describe(settings, store.schema, method, facts)
     trainer = Trainer(learner, sampler, run, training, picked, described)
@@ -143,13 +153,12 @@ def pretrain(
         sampler.close()
 
 
-def _log_to_learn_from(data: PathLike, settings: RunConfig) -> Store:
+def _log_to_learn_from(data: PathLike) -> Store:
     """A log that has what learning needs. UserError where it has not."""
     store = Store.open(data)
     store.require_cost()
     if len(store) == 0:
         raise UserError(f"dataset {store.path} holds no episodes; collect some first")
-    limits.check_images(settings, store.schema, f"dataset {store.path}")
     return store
 
 
@@ -360,7 +369,10 @@ def evaluate(
     """
     from fosp.envs import SCENARIOS, find_scenario, find_task, suite_hash
 
-    named = by_label(checkpoints.items() if isinstance(checkpoints, Mapping) else [("", p) for p in checkpoints])
+    given = checkpoints if isinstance(checkpoints, Mapping) else None
+    named = by_label([(str(k), p) for k, p in given.items()] if given is not None else [("", p) for p in checkpoints])
+    if not named:
+        raise UserError("there is no checkpoint to evaluate; name at least one run folder")
     _check_evaluation(episodes, record, samples, out)
     paths = {label: checkpoint.resolve(path) for label, path in named.items()}
     facts = {label: checkpoint.read_config(path) for label, path in paths.items()}
@@ -513,7 +525,7 @@ def _record(
     )  # fmt: skip
 
 
-def report(runs: Iterable[PathLike], out: PathLike = "report.html", *, title: str | None = None) -> Path:
+def write_report(runs: Iterable[PathLike], out: PathLike = "report.html", *, title: str | None = None) -> Path:
     """One self-contained HTML page about run folders. Returns its path."""
     from fosp.report.page import build_report
 

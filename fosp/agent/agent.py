@@ -20,7 +20,7 @@ from fosp.agent.mirror import mirrored
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
 from fosp.nets.distributions import gumbel
-from fosp.nets.layers import frozen_copy
+from fosp.nets.layers import constant, frozen_copy
 from fosp.nets.statistics import RunningRange
 from fosp.types import Batch, Schema
 from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, model_loss
@@ -211,22 +211,26 @@ def actor_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream, no
 def dynamics_loss(agent: Agent, start: Latent, generator: torch.Generator) -> Tensor:
     """Score of imagined lambda-returns, whose gradient reaches the policy through the model. Latent (N, ...) -> (H, N).
 
-    The model and the critics are constants here: the caller asks for gradients of the policy alone. As in the family
-    (arXiv 2010.02193, sec. 2.3) the policy's input is a constant too, so that each action answers for what follows it.
+    The model and the critics are constants. As in the family (arXiv 2010.02193, sec. 2.3) the policy's input is a
+    constant too, so that each action answers for what follows it.
     """
     config, device = agent.config, start.h.device
     count, size = start.h.shape[0], agent.model.actions
     noise = gumbel((config.horizon, count, *start.z.shape[1:]), generator, device)
     normal = torch.randn(config.horizon, count, size, generator=generator, device=device)
-    states, _ = agent.model.imagine(
-        start, lambda features, k: agent.actor.sample(features.detach(), normal[k]), config.horizon, noise
-    )
-    features = states.features  # (H + 1, N, F)
-    proceed = agent.model.continues(features)
+
+    def choose(features: Tensor, k: int) -> Tensor:
+        return agent.actor.sample(features.detach(), normal[k])
+
+    with constant(agent.model):
+        states, _ = agent.model.imagine(start, choose, config.horizon, noise)
+        features = states.features  # (H + 1, N, F)
+        proceed = agent.model.continues(features)
+        reward, cost = agent.model.reward(features), agent.model.cost(features)
     gains = []
     for critic, signal, scale in (
-        (agent.reward_critic, agent.model.reward(features), agent.reward_range),
-        (agent.cost_critic, agent.model.cost(features), agent.cost_range),
+        (agent.reward_critic, reward, agent.reward_range),
+        (agent.cost_critic, cost, agent.cost_range),
     ):
         value = critic.v_value(features)
         returns = lambda_return(signal, value, proceed, config.gamma, config.lam)

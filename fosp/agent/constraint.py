@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
+#: Cost per episode below which an estimate is taken for regression noise: a tenth of one violated frame.
+NOISE = 0.1
+
+
 @dataclass(frozen=True)
 class ConstraintConfig:
     budget: float = 10.0  # cost per episode that is tolerated
@@ -33,8 +37,13 @@ class AugmentedLagrangian(nn.Module):
         self.register_buffer("multiplier", torch.zeros(()))
         self.register_buffer("estimate", torch.zeros(()))
 
+    def _excess(self) -> Tensor:
+        """Cost per episode above the budget. What a cost head says of a log without cost counts as a little less than none,
+        so that even with a budget of 0 the multiplier stays at zero there and can come down again."""
+        return torch.where(self.estimate < NOISE, -NOISE, self.estimate) - self.config.budget
+
     def weight(self) -> Tensor:
-        excess = self.estimate - self.config.budget
+        excess = self._excess()
         return (self.multiplier + self.config.penalty * excess).clamp(0.0, self.config.limit)
 
     @torch.no_grad()
@@ -42,5 +51,5 @@ class AugmentedLagrangian(nn.Module):
         """``cost_per_episode`` (): present estimate of the policy's cost in one episode; ignored unless finite."""
         cost = cost_per_episode.float()
         self.estimate.lerp_(torch.where(torch.isfinite(cost), cost, self.estimate), 0.02)
-        excess = self.estimate - self.config.budget
+        excess = self._excess()
         self.multiplier.add_(self.config.step * self.config.penalty * excess).clamp_(0.0, self.config.limit)

@@ -15,7 +15,7 @@ class ExpansionConfig:
     infeasible_above: float = 0.5  # violation probability from which on only the cost decides
     samples: int = 0  # further candidates that each policy draws besides its mean
     lookahead: int = 0  # steps that a candidate is tried in the model before the critics judge where it leads
-    hold: int = 1  # the first so many of these repeat the candidate; the policy that proposed it chooses the rest
+    hold: int = 1  # the first so many of these repeat the candidate; the trained policy chooses the rest
 
 
 def candidate_scores(

@@ -22,7 +22,7 @@ class Options:
 
     what: tyro.conf.Positional[tuple[str, ...]] = ("train", "env", "act")
     """Any of train, env, act."""
-    presets: tuple[str, ...] = ("tiny", "small")
+    presets: tuple[str, ...] = ("laptop", "small")
     """Presets for train and act; paper takes minutes on a processor."""
     repeats: int = 5
     """Timed repeats after warm-up; the median and the spread are printed."""
@@ -39,7 +39,7 @@ class Options:
 def run(options: Options) -> int:
     from fosp.cli.tables import show
     from fosp.presets import PRESETS
-    from fosp.types import unknown
+    from fosp.types import UserError, unknown
 
     measures: dict[str, Callable[[Options], list[dict[str, Any]]]] = {"train": _train, "env": _env, "act": _act}
     for word in options.what:
@@ -48,6 +48,8 @@ def run(options: Options) -> int:
     for preset in options.presets:
         if preset not in PRESETS:
             raise unknown("preset", preset, PRESETS)
+    if options.repeats < 1:
+        raise UserError(f"--repeats {options.repeats} must be at least 1")
     rows = [row for word in options.what for row in measures[word](options)]
     document = {"machine": _machine(options.device), "rows": rows}
     if options.out is not None:
@@ -99,7 +101,9 @@ def _synthetic(config: Any) -> tuple[Any, Any]:
 
     from fosp.types import Batch, Schema
 
-    schema = Schema("bench", dict.fromkeys(("image_front", "image_back"), (64, 64, 3)), 2, max_steps=250)
+    schema = Schema(
+        "bench", dict.fromkeys(("image_front", "image_back"), (64, 64, 3)), 2, max_steps=250, mirror=(1.0, -1.0)
+    )
     rng, shape = np.random.default_rng(0), (config.training.batch, config.training.length)
     flags = [np.zeros(shape, bool) for _ in range(3)]
     images = {name: rng.integers(0, 256, (*shape, 64, 64, 3), np.uint8) for name in schema.cameras}
@@ -109,11 +113,8 @@ def _synthetic(config: Any) -> tuple[Any, Any]:
 
 
 def _train(options: Options) -> list[dict[str, Any]]:
-    """Updates per second of the whole algorithm, on random batches."""
-    from dataclasses import replace
-
-    import torch
-
+    """Updates per second on random batches: on images, and on the encoded log where a preset has that stage."""
+    from fosp.agent.encoded import EncodedLog
     from fosp.cli import wire
     from fosp.presets import resolve
     from fosp.training.offline import to_tensors
@@ -122,22 +123,30 @@ def _train(options: Options) -> list[dict[str, Any]]:
     device = wire.pick_device(options.device)
     for preset in options.presets:
         config = resolve(preset)
-        config = replace(config, optimiser=replace(config.optimiser, behaviour_after=0))
         schema, batch = _synthetic(config)
-        learner = wire.build_learner(config, schema, device)
-        moved = to_tensors(batch, device)
-        cycle = config.optimiser.behaviour_every
-        samples = []
-        for repeat in range(options.repeats + 1):
-            began = time.perf_counter()
-            for _ in range(2 * cycle):
-                learner.update(moved)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat:
-                samples.append(2 * cycle / (time.perf_counter() - began))
-        rows.append(_row(f"train {preset}", "updates/s", samples, peak_megabytes=round(_peak_megabytes())))
+        learner, moved = wire.build_learner(config, schema, device), to_tensors(batch, device)
+        training, cycle = config.training, max(1, config.optimiser.behaviour_every)
+        rows.append(_updates(f"train {preset}, images", learner, lambda moved=moved: moved, 2 * cycle, options.repeats))
+        if training.latent_updates:
+            log = EncodedLog(learner.agent.model, [moved], training.latent_batch, training.length, 0, learner.autocast)
+            rows.append(_updates(f"train {preset}, encoded log", learner, log.sample, 2, options.repeats))
     return rows
+
+
+def _updates(name: str, learner: Any, sample: Callable[[], Any], count: int, repeats: int) -> dict[str, Any]:
+    """A row on ``count`` updates in each repeat; the first repeat warms up."""
+    import torch
+
+    samples = []
+    for repeat in range(repeats + 1):
+        began = time.perf_counter()
+        for _ in range(count):
+            learner.update(sample())
+        if learner.device.type == "cuda":
+            torch.cuda.synchronize()
+        if repeat:
+            samples.append(count / (time.perf_counter() - began))
+    return _row(name, "updates/s", samples, peak_megabytes=round(_peak_megabytes()))
 
 
 def _env(options: Options) -> list[dict[str, Any]]:

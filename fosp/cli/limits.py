@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fosp import config as mechanism
+from fosp.data.store import Store
 from fosp.presets import RunConfig
 from fosp.types import Schema, UserError
 
@@ -34,6 +35,8 @@ def check(config: RunConfig) -> None:
     for key in ("model.bins", "agent.bins"):
         if values[key] < 3 or values[key] % 2 == 0:
             raise UserError(f"{key} is {values[key]}; it must be odd and at least 3, so that zero is a bin")
+    if config.model.classes > 256:
+        raise UserError(f"model.classes is {config.model.classes}; it must be at most 256")
     if config.model.stem not in (2, 4):
         raise UserError(f"model.stem is {config.model.stem}; it must be 2 or 4")
 
@@ -53,6 +56,13 @@ def check_images(config: RunConfig, schema: Schema, source: str) -> None:
     side = config.model.decode_width
     if not _halves_to_four(side) or side > width:
         raise UserError(f"model.decode_width is {side}; it must be a power of two from 8 to {width}, the image's side")
+
+
+def check_length(config: RunConfig, store: Store) -> None:
+    """UserError where no episode of the log is as long as the windows that are cut from the encoded log."""
+    length, longest = config.training.length, max(row["rows"] for row in store.manifest)
+    if config.training.latent_updates and length > longest:
+        raise UserError(f"training.length is {length}, but the longest episode of {store.path} has {longest} rows")
 
 
 def _halves_to_four(side: int) -> bool:

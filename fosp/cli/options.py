@@ -110,7 +110,10 @@ def _name(argument: Any) -> str:
 
 def _expected(argument: Any) -> str:
     """The placeholder of the help, put into words: ``{None}|FLOAT`` is "a number or none"."""
-    kinds = re.split(r"\|(?![^{]*\})", str(argument.lowered.metavar or "a value"))
+    text = str(argument.lowered.metavar or "a value")
+    if several := re.fullmatch(r"\[(.+) \[\1 \.\.\.\]\]", text):
+        return f"{_WORDS.get(several[1], several[1])}, or several"
+    kinds = re.split(r"\|(?![^{]*\})", text)
     return " or ".join(_WORDS.get(kind, kind) for kind in reversed(kinds))
 
 

@@ -92,11 +92,13 @@ class Progress:
         if self._bar:
             self._show()
             self._bar.stop()
+            self._bar = None
+        if kind is not None and self.done == self.start:
+            return  # it never began: what went wrong is told elsewhere
         seconds = self._clock() - self._began
         what = f"{self.done} {self.unit}" if kind is None else f"stopped at {self._count()}"
         rate = (self.done - self.start) / seconds if seconds > 0 else 0.0
         speed = f", {rate_text(rate, self.unit)}" if rate else ""
-        self._bar = None
         self.message(f"{self.name}: {what} in {duration_text(seconds)}{speed}")
 
     @property

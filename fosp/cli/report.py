@@ -23,5 +23,5 @@ class Options:
 def run(options: Options) -> int:
     from fosp import api
 
-    print(api.report(options.runs, options.out, title=options.title))
+    print(api.write_report(options.runs, options.out, title=options.title))
     return 0

@@ -50,7 +50,7 @@ def drive(plan: Plan, out: Path, seed: int, tell: Callable[[str], None], device:
             device=device,
         ),
         "evaluate": lambda: _evaluate(plan, out),
-        "report": lambda: api.report(
+        "report": lambda: api.write_report(
             [out / "offline", out / "cloning", out / "finetuned", out], out / "report.html", title=_title(plan)
         ),
     }  # fmt: skip

@@ -37,12 +37,10 @@ class Options:
     """Seeds of the roads."""
     results: Path | None = None
     """Folder that gets the tables and pages, small enough to be committed; none is OUT/results."""
-    pretrain_minutes: float | None = None
-    """Shorten (or lengthen) the pretraining of each seed; the table says so."""
-    finetune_minutes: float | None = None
-    """The same for fine-tuning."""
-    finetune_episodes: int | None = None
-    """Episodes of each fine-tuning."""
+    pretrain: tuple[str, ...] = ()
+    """Values put over the study's own for pretraining, such as training.updates=4000; the result says so."""
+    finetune: tuple[str, ...] = ()
+    """The same for fine-tuning, such as online.episodes=100."""
     device: str = "auto"
     """cpu, cuda or auto."""
 
@@ -55,7 +53,8 @@ def run(options: Options) -> int:
 
     if options.name not in STUDIES:
         raise unknown("study", options.name, STUDIES)
-    plan = _shortened(STUDIES[options.name], options)
+    base = STUDIES[options.name]
+    plan = replace(base, pretrain=base.pretrain + options.pretrain, finetune=base.finetune + options.finetune)
     scenarios = ("nominal", plan.scenario)
     results = options.results or options.out / "results"
     results.mkdir(parents=True, exist_ok=True)
@@ -75,16 +74,6 @@ def run(options: Options) -> int:
     (results / "README.md").write_text(text)
     print(text)
     return 0
-
-
-def _shortened(plan: Plan, options: Options) -> Plan:
-    if options.pretrain_minutes is not None:
-        plan = replace(plan, pretrain=(*plan.pretrain, f"training.minutes={options.pretrain_minutes}"))
-    if options.finetune_minutes is not None:
-        plan = replace(plan, finetune=(*plan.finetune, f"training.minutes={options.finetune_minutes}"))
-    if options.finetune_episodes is not None:
-        plan = replace(plan, finetune=(*plan.finetune, f"online.episodes={options.finetune_episodes}"))
-    return plan
 
 
 def _markdown(name: str, tables: dict[str, Any], learning: list[dict[str, Any]]) -> str:

@@ -129,6 +129,11 @@ def build_cloning(
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
     """A learner that fine-tunes: the checkpoint's policy is frozen as pi_off, the other starts from it or anew."""
+    changed = [f"model.{key}" for key in mechanism.diff(agent.model.config, config.model)]
+    sizes = ("units", "layers", "bins")
+    changed += [f"agent.{key}" for key in sizes if getattr(agent.config, key) != getattr(config.agent, key)]
+    if changed:
+        raise UserError(f"{changed[0]} cannot be changed in fine-tuning; its networks are those of the checkpoint")
     torch.manual_seed(config.seed)
     agent.config = config.agent
     agent.constraint.config = config.agent.constraint

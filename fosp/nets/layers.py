@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -100,6 +102,19 @@ def frozen_copy(module: M) -> M:
 def call_frozen(module: nn.Module, *args: Tensor) -> Tensor:
     """Apply a module with its present weights as constants: gradients reach the inputs, never the weights."""
     return functional_call(module, {k: v.detach() for k, v in module.named_parameters()}, args)
+
+
+@contextmanager
+def constant(module: nn.Module) -> Iterator[None]:
+    """What is computed inside takes the weights of ``module`` as constants: gradients pass through, none reach them."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -19,7 +19,8 @@ from fosp.agent.actor import (
     regression_weight,
     score,
 )
-from fosp.agent.agent import Agent, actor_losses
+from fosp.agent.agent import Agent, actor_losses, dynamics_loss
+from fosp.world_model import Latent
 
 
 def numbers(*values: float) -> Tensor:
@@ -130,6 +131,54 @@ def test_ascent_moves_the_policy_towards_what_the_critics_like(monkeypatch: pyte
         gradients = torch.autograd.grad(losses_of(subject)["pathwise"].mean(), parameters)
         change = -gradients[-1][:2]  # of the bias of the mean
         torch.testing.assert_close(torch.sign(change.round(decimals=6)), torch.tensor(moved))
+
+
+@pytest.mark.parametrize(("danger", "gains"), [(0.0, [1.0, 0.0]), (1.0, [0.0, -1.0])])
+def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
+    monkeypatch: pytest.MonkeyPatch, danger: float, gains: list[float]
+) -> None:
+    # A world in which the first action is the next reward and the second the next cost: R_k = a_k + gamma R_{k+1}.
+    subject = agent(gamma=0.5, lam=1.0, horizon=3)
+    stir(subject.actor)
+
+    def step(latent: Latent, action: Tensor, noise: Tensor) -> Latent:
+        return Latent(torch.cat([action, latent.h[:, 2:]], -1), latent.z)
+
+    monkeypatch.setattr(subject.model.rssm, "imagine_step", step)
+    monkeypatch.setattr(subject.model, "reward", lambda features: features[..., 0])
+    monkeypatch.setattr(subject.model, "cost", lambda features: features[..., 1])
+    monkeypatch.setattr(subject.model, "continues", lambda features: torch.ones(features.shape[:-1]))
+    monkeypatch.setattr(subject.reachability, "probability", lambda f: torch.full(f.shape[:-1], danger))
+    start = subject.model.rssm.initial(5)
+    actions: list[Tensor] = []
+    original = Actor.sample
+
+    def sample(actor: Actor, features: Tensor, normal: Tensor) -> Tensor:
+        actions.append(original(actor, features, normal).detach().requires_grad_())
+        return actions[-1]
+
+    monkeypatch.setattr(Actor, "sample", sample)
+    loss = dynamics_loss(subject, start, generator())
+    worth = torch.tensor(gains)
+    a = [action.detach() @ worth for action in actions]
+    last = a[2]
+    expected = torch.stack([a[0] + 0.5 * (a[1] + 0.5 * last), a[1] + 0.5 * last, last])
+    torch.testing.assert_close(loss.detach(), -expected)  # the values of a fresh critic are zero, its range is one
+    gradients = torch.autograd.grad(loss.sum(), actions)
+    for gradient, weight in zip(gradients, (1.0, 1.5, 1.75), strict=True):  # a later action is part of more returns
+        torch.testing.assert_close(gradient, (-weight * worth).expand(5, 2))
+
+
+def test_through_the_model_each_action_answers_for_what_follows_it_alone() -> None:
+    subject = agent(horizon=3)
+    stir(subject)
+    inputs: list[Tensor] = []
+    subject.actor.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    loss = dynamics_loss(subject, subject.model.rssm.initial(5), generator())
+    assert loss.shape == (3, 5) and torch.isfinite(loss).all()
+    assert len(inputs) == 3 and not any(features.requires_grad for features in inputs)
+    gradients = torch.autograd.grad(loss.mean(), list(subject.actor.parameters()))
+    assert all(gradient.any() for gradient in gradients)
 
 
 def test_pairs_that_cost_more_than_the_budget_are_not_imitated(monkeypatch: pytest.MonkeyPatch) -> None:

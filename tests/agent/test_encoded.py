@@ -100,7 +100,7 @@ def test_a_log_whose_episodes_are_all_too_short_is_refused(subject: Agent) -> No
         encoded(subject, episodes(0, 2, 7), length=8)
 
 
-def test_learning_from_states_leaves_the_world_model_as_it_is() -> None:
+def test_9_learning_from_states_leaves_the_world_model_as_it_is() -> None:
     made = learner()
     stir(made.agent)
     log = encoded(made.agent, episodes(0, 2, 7))

@@ -65,13 +65,14 @@ ROUTES = {
     "reach_imagined": {"reachability"},
     "likelihood": {"actor"},
     "pathwise": {"actor"},
+    "dynamics": {"actor"},
     "imagined": {"actor"},
     "entropy": {"actor"},
 }
 
 
 def make_learner(**optimiser: Any) -> Learner:
-    subject = learner(optimiser=OptimiserConfig(**optimiser), actor_scales=ActorScales(imagined=1.0))
+    subject = learner(optimiser=OptimiserConfig(**optimiser), actor_scales=ActorScales(imagined=1.0, dynamics=1.0))
     stir(subject.agent)
     subject.agent.expand()
     stir(subject.agent.actor, seed=5)

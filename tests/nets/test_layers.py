@@ -9,7 +9,7 @@ import torch
 from builders import copied, same, stir
 from torch import nn
 
-from fosp.nets.layers import MLP, EnsembleMLP, GRUCell, call_frozen, follow, frozen_copy
+from fosp.nets.layers import MLP, EnsembleMLP, GRUCell, call_frozen, constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
 
 
@@ -78,6 +78,21 @@ def test_calling_frozen_lets_gradients_reach_inputs_and_no_weight() -> None:
     assert gradients[0].abs().max() > 0
     assert all(gradient is None for gradient in gradients[1:])
     assert all(p.requires_grad for p in net.parameters())
+
+
+def test_inside_constant_weights_are_constants_and_gradients_pass() -> None:
+    net, other = MLP(3, 2, units=4, layers=1), MLP(2, 3, units=4, layers=1)
+    net.out.bias.requires_grad_(False)  # was a constant before
+    with pytest.raises(ZeroDivisionError), constant(net):
+        raise ZeroDivisionError
+    with constant(net):
+        out = net(other(torch.randn(5, 2))).square().sum()
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["out.bias"]
+    trained = [p for p in net.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(out, [*other.parameters(), *trained], allow_unused=True)
+    count = len(list(other.parameters()))
+    assert all(gradient is not None for gradient in gradients[:count])
+    assert all(gradient is None for gradient in gradients[count:])
 
 
 def test_following_moves_by_the_fraction() -> None:

@@ -42,6 +42,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.read_tensors(path, "training_state/state")["generator"], torch.arange(3))
 
 
+def test_names_keep_their_order(tmp_path: Path) -> None:
+    # The order of the cameras is the order in which their images are stacked on channels.
+    cameras = {"image_front": [16, 16, 3], "image_back": [16, 16, 3]}
+    path = checkpoint.save(
+        tmp_path, 1, {"schema": {"cameras": cameras}}, {"a": torch.zeros(1)}, {"b": torch.zeros(1)}, {}
+    )
+    assert list(checkpoint.read_config(path)["schema"]["cameras"]) == list(cameras)
+
+
 def test_strides_of_any_kind_are_written(tmp_path: Path) -> None:
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     path = checkpoint.save(tmp_path, 1, {}, {"conv": weight, "turned": weight[0, :, 0].T}, {"x": torch.zeros(1)}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders import AGENT, MODEL, SCHEMA, batch, copied, episode, learner, same
-from fakes import FakeLearner, FakeProgress, FakeSampler, no_board, trainer
+from fakes import FakeLearner, FakeProgress, no_board, trainer
 
 from fosp.agent.policy import AgentPolicy
 from fosp.cli import wire
@@ -22,7 +23,7 @@ from fosp.training import checkpoint
 from fosp.training.log import Run
 from fosp.training.offline import Trainer, TrainingConfig
 from fosp.training.online import OnlineConfig, finetune
-from fosp.types import Episode
+from fosp.types import Episode, UserError
 
 STEPS = 10  # agent steps of every episode here
 
@@ -294,7 +295,15 @@ def test_1_the_trained_policy_starts_from_the_frozen_one(tmp_path: Path) -> None
         assert not any(p.requires_grad for p in made.offline_actor.parameters())
 
 
-def test_fake_sampler_is_a_sampler(tmp_path: Path) -> None:
-    made = trainer(tmp_path, sampler=FakeSampler())
-    made.step()
-    assert made.sampler.state_dict() == {"count": 1}
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (RunConfig(model=replace(MODEL, deter=16), agent=AGENT), "model.deter"),
+        (RunConfig(model=MODEL, agent=replace(AGENT, units=32)), "agent.units"),
+    ],
+)
+def test_sizes_cannot_be_changed_in_fine_tuning(tmp_path: Path, settings: RunConfig, key: str) -> None:
+    # The checkpoint of the fine-tuned agent would describe networks that it does not hold.
+    agent, _ = wire.load_agent(offline_checkpoint(tmp_path))
+    with pytest.raises(UserError, match=key):
+        wire.build_expansion(agent, settings, torch.device("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def _no_board(monkeypatch: pytest.MonkeyPatch) -> None:
     no_board(monkeypatch)
 
 
+PROCESSES = count(1000)
 SETTINGS = RunConfig(
     model=MODEL, agent=AGENT, training=TrainingConfig(batch=2, length=6, latent_batch=2, save_every=100)
 )
@@ -35,8 +37,8 @@ def trained(
     expand: bool = False, prefetch: bool = False,
 ) -> Learner:  # fmt: skip
     """A run in ``folder``, or the rest of it where that holds a checkpoint, as a new process does it."""
-    torch.manual_seed(1000 + updates)  # a process never has the global generator of the one before
     made = learner()
+    torch.manual_seed(next(PROCESSES))  # no process has the global generator of another
     if expand:
         made.agent.expand()
     sampler = Sampler(store, batch_size=2, length=6, seed=0)
