@@ -138,8 +138,8 @@ def pretrain(
     training = settings.training
     if method == "fosp" and training.minutes and not settings.optimiser.behaviour_every:
         raise UserError(
-            f"training.minutes={training.minutes:g} does not go with optimiser.behaviour_every=0: the time could end before "
-            "the policy has begun to learn; set training.updates and training.latent_updates instead"
+            f"training.minutes={training.minutes:g} does not go with optimiser.behaviour_every=0: the time could end "
+            "before the policy has begun to learn; set training.updates and training.latent_updates instead"
         )
     sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed))
     described = wire.describe(settings, store.schema, method, facts)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
 #: Cost per episode below which an estimate is taken for regression noise: a tenth of one violated frame.
 NOISE = 0.1
 
@@ -38,9 +37,13 @@ class AugmentedLagrangian(nn.Module):
         self.register_buffer("estimate", torch.zeros(()))
 
     def _excess(self) -> Tensor:
-        """Cost per episode above the budget. What a cost head says of a log without cost counts as a little less than none,
-        so that even with a budget of 0 the multiplier stays at zero there and can come down again."""
-        return torch.where(self.estimate < NOISE, -NOISE, self.estimate) - self.config.budget
+        """Cost per episode above the budget.
+
+        What a cost head says of a log without cost counts as a little below any budget, so that even with a budget of 0
+        the multiplier stays at zero there, and can come down again.
+        """
+        excess = self.estimate - self.config.budget
+        return torch.where(self.estimate < NOISE, excess.clamp(max=-NOISE), excess)
 
     def weight(self) -> Tensor:
         excess = self._excess()
