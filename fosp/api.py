@@ -265,6 +265,7 @@ def finetune(
         with Progress("finetune", settings.online.episodes, "episodes", start=len(store)) as bar:
             path = run_finetuning(trainer, act, store, seeds, settings.online, lambda start: _Borrowed(bar))
     finally:
+        store.close()
         for env in envs:
             env.close()
     if compare:

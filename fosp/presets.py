@@ -40,7 +40,7 @@ _CORES = RunConfig(
         slow_fraction=0.2,
         model_scales=ModelScales(reward=5.0, cost=5.0),
         actor_scales=ActorScales(likelihood=0.03, pathwise=0.5, dynamics=1.0, entropy=3e-3),
-        constraint=ConstraintConfig(budget=2.0),
+        constraint=ConstraintConfig(budget=6.0),
     ),
     optimiser=OptimiserConfig(model_rate=1e-3, critic_rate=1e-3, actor_rate=1e-3, behaviour_every=0),
     training=TrainingConfig(batch=8, length=32, updates=2000, latent_updates=1500, latent_batch=16),

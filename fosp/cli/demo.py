@@ -12,7 +12,8 @@ DEMO = Plan(
     scenario="larger-hazards",
     preset="laptop",
     cloning=("training.latent_updates=1000",),
-    finetune=("online.episodes=40", "online.updates_per_step=0.06"),
+    # Where constraints are new, and what is imagined is less dangerous than what happens, a tighter budget.
+    finetune=("online.episodes=40", "online.updates_per_step=0.06", "agent.constraint.budget=2.0"),
 )
 
 
