@@ -8,7 +8,7 @@ from hypothesis import settings
 if sys.platform.startswith("linux"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # also where there is a display: tests open no windows
 os.environ.setdefault("MPLBACKEND", "Agg")
-# The networks of the tests are tiny: a second thread costs more than it brings, and against a busy core many times more.
+# The networks here are tiny: a second thread costs more than it brings, and against a busy core many times more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No deadline: a shared machine may be slow at any moment, which says nothing about the code.
