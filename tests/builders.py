@@ -96,6 +96,7 @@ def dreamt(features: int, seed: int = 0, starts: int = 3, horizon: int = 2) -> D
         reward=numbers(rows, starts),
         cost=numbers(rows, starts).abs(),
         proceed=torch.ones(rows, starts),
+        exploring=torch.zeros(starts, dtype=torch.bool),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fosp.nets.distributions import gaussian_entropy, gaussian_log_prob
+from fosp.nets.distributions import gaussian_log_prob
 from fosp.nets.layers import MLP
 
 
@@ -46,7 +46,11 @@ class Actor(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(..., F) -> mean, standard deviation (..., A)."""
-        mean, spread = self.net(features).float().chunk(2, -1)
+        return self.distribution(self.net(features))
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network's outputs (..., 2A) mean -> mean, standard deviation (..., A)."""
+        mean, spread = outputs.float().chunk(2, -1)
         std = self.MIN_STD + (self.MAX_STD - self.MIN_STD) * torch.sigmoid(spread)
         return torch.tanh(mean), std
 
@@ -75,11 +79,6 @@ def score(feasible: Tensor, reward: Tensor, cost: Tensor, cost_weight: Tensor | 
     return (feasible * reward - (1 - feasible + cost_weight) * cost) / (1 + cost_weight)
 
 
-def likelihood_loss(actor: Actor, features: Tensor, action: Tensor, weight: Tensor) -> Tensor:
-    """Negative weighted log-likelihood, averaged over the action's dimensions. (N, F), (N, A), (N,) -> (N,)."""
-    mean, std = actor(features)
+def likelihood_loss(mean: Tensor, std: Tensor, action: Tensor, weight: Tensor) -> Tensor:
+    """Negative weighted log-likelihood, averaged over the action's dimensions. (N, A) three times, (N,) -> (N,)."""
     return -weight.detach() * gaussian_log_prob(mean, std, action) / action.shape[-1]
-
-
-def entropy_loss(actor: Actor, features: Tensor) -> Tensor:
-    return -gaussian_entropy(actor(features)[1])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fosp.agent import actor as extraction
-from fosp.agent.actor import Actor, ActorScales, WeightConfig
+from fosp.agent.actor import Actor, ActorScales, WeightConfig, clip_through
 from fosp.agent.constraint import AugmentedLagrangian, ConstraintConfig
 from fosp.agent.critics import Critic
 from fosp.agent.encoded import EncodedBatch
@@ -19,11 +19,11 @@ from fosp.agent.expansion import ExpansionConfig
 from fosp.agent.mirror import mirrored
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
-from fosp.nets.distributions import gumbel
-from fosp.nets.layers import constant, frozen_copy
+from fosp.nets.distributions import gaussian_entropy, gumbel
+from fosp.nets.layers import constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
 from fosp.types import Batch, Schema
-from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, model_loss
+from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
 
 VIOLATED_FRAME = 1.0  # cost of one violated frame
@@ -54,10 +54,14 @@ class AgentConfig:
     lam: float = 0.95
     horizon: int = 15  # H, imagined steps
     starts: int = 128  # posterior states of a batch from which imagination starts
+    ahead: int = 5  # steps over which the world model must foresee reward and cost from as many states, 0 for none
     explore_first: float = 0.5  # share of starts with a uniform first action, so that Q learns what else could be done
     expectile_reward: float = 0.8
     expectile_cost: float = 0.8
     slow_fraction: float = 0.02
+    # Share by which the policy that acts follows the trained one in every update; 1 is the trained one itself. Critics
+    # of finite data let the greedy action flip from update to update where all actions are about equally good.
+    average: float = 1.0
     reach_gamma: float = 0.95
     mirror: bool = True  # learn from the mirrored world too, where the task says that it is its own mirror image
     model_scales: ModelScales = field(default_factory=ModelScales)
@@ -81,15 +85,27 @@ class Agent(nn.Module):
         self.cost_critic = Critic(size, actions, config.units, config.layers, config.bins, pessimism=+1)
         self.reachability = Reachability(size, config.units, config.layers)
         self.actor = Actor(size, actions, config.units, config.layers)
+        self.average_actor = frozen_copy(self.actor) if config.average < 1 else None
         self.offline_actor: Actor | None = None
         self.constraint = AugmentedLagrangian(config.constraint)
         self.reward_range, self.cost_range = RunningRange(), RunningRange()
         self.steps_per_episode = schema.max_steps or 250
         self.mirror = schema.mirror if config.mirror else ()
 
+    @property
+    def policy(self) -> Actor:
+        """The policy that acts: the trained actor, or its moving average."""
+        return self.average_actor or self.actor
+
     def expand(self) -> None:
-        """Begin safe policy expansion: freeze the present actor as pi_off; the trained one starts from it."""
-        self.offline_actor = frozen_copy(self.actor)
+        """Begin safe policy expansion: freeze the present policy as pi_off; the trained one starts from it."""
+        self.offline_actor = frozen_copy(self.policy)
+        self.actor.load_state_dict(self.policy.state_dict())
+
+    def restart_actor(self, actor: Actor) -> None:
+        """Go on with another, untrained actor."""
+        self.actor = actor
+        self.average_actor = frozen_copy(actor) if self.average_actor is not None else None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by optimiser. Slow copies and the frozen policy are in none."""
@@ -110,52 +126,68 @@ class Dream:
     reward: Tensor  # (H + 1, N)
     cost: Tensor  # (H + 1, N)
     proceed: Tensor  # (H + 1, N)
+    exploring: Tensor  # (N,) bool: its first action was a uniform one
+
+    def detach(self) -> Dream:
+        return Dream(**{name: value.detach() for name, value in vars(self).items()})
+
+    @property
+    def alive(self) -> Tensor:
+        """Probability that the rollout has not ended before the action of each pair, a constant. (H, N)"""
+        return torch.cat([torch.ones_like(self.proceed[:1]), self.proceed[1:-1]]).detach().cumprod(0)
 
 
-@torch.no_grad()
 def dream(agent: Agent, start: Latent, generator: torch.Generator) -> Dream:
-    """Roll the trained actor out in the model; a share of the starts tries a uniform first action."""
+    """Roll the trained actor out in the model, which is a constant; a share of the starts tries a uniform first action.
+
+    Gradients reach the policy through the model's dynamics. As in the family (arXiv 2010.02193, sec. 2.3) the policy's
+    input is a constant too, so that each action answers for what follows it.
+    """
     config, device = agent.config, start.h.device
-    count = start.h.shape[0]
-    size = agent.model.actions
+    count, size = start.h.shape[0], agent.model.actions
     noise = gumbel((config.horizon, count, *start.z.shape[1:]), generator, device)
     normal = torch.randn(config.horizon, count, size, generator=generator, device=device)
     uniform = torch.rand(count, size, generator=generator, device=device) * 2 - 1
-    exploring = torch.arange(count, device=device).unsqueeze(-1) < round(config.explore_first * count)
+    exploring = torch.arange(count, device=device) < round(config.explore_first * count)
 
     def choose(features: Tensor, k: int) -> Tensor:
-        action = agent.actor.sample(features, normal[k])
-        return torch.where(exploring, uniform, action) if k == 0 else action
+        action = agent.actor.sample(features.detach(), normal[k])
+        return torch.where(exploring.unsqueeze(-1), uniform, action) if k == 0 else action
 
-    states, action = agent.model.imagine(start, choose, config.horizon, noise)
-    features = states.features
     model = agent.model
-    return Dream(features, action, model.reward(features), model.cost(features), model.continues(features))
+    with constant(model), torch.set_grad_enabled(config.actor_scales.dynamics != 0):
+        states, action = model.imagine(start, choose, config.horizon, noise)
+        features = states.features
+        heads = (model.reward(features), model.cost(features), model.continues(features))
+    return Dream(features, action, *heads, exploring)
 
 
 def critic_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream) -> dict[str, Tensor]:
     """Losses of both critics and of reachability, in-sample on the log's pairs and on imagined ones.
 
-    features (B, T, F) are constants. Returns flat tensors by name; masked pairs count as zero.
+    features (B, T, F) and the dream are constants. Returns flat tensors by name; masked pairs count as zero.
     """
     config = agent.config
-    action = batch.action[:, :-1].flatten(0, 1)  # (B * (T - 1), A)
-    pairs = features[:, :-1].flatten(0, 1)
-    dreamt_pairs, dreamt_action = dreamt.features[:-1].flatten(0, 1), dreamt.action.flatten(0, 1)
+    logged_action = batch.action[:, :-1].flatten(0, 1)  # (B * (T - 1), A)
+    logged = features[:, :-1].flatten(0, 1)
+    dreamt_action = dreamt.action.flatten(0, 1)  # (H * N, A)
+    pairs = torch.cat([logged, dreamt.features[:-1].flatten(0, 1)])
+    action = torch.cat([logged_action, dreamt_action])
+    states = torch.cat([features.flatten(0, 1), dreamt.features.flatten(0, 1)])
+    rows = [batch.reward.numel(), dreamt.reward.numel()]
     losses = {}
     for name, critic, signal, imagined_signal, level in (
         ("reward", agent.reward_critic, batch.reward, dreamt.reward, config.expectile_reward),
         ("cost", agent.cost_critic, batch.cost, dreamt.cost, 1 - config.expectile_cost),
     ):
-        target, mask = in_sample_target(
-            signal, critic.slow_v_value(features), batch.is_first, batch.is_terminal, config.gamma
-        )
-        mask = mask.flatten()
-        losses[f"q_{name}"] = mask * critic.q_loss(pairs, action, target.flatten())
-        losses[f"v_{name}"] = mask * critic.v_loss(pairs, action, level)
-        value = critic.slow_v_value(dreamt.features)
-        returns = lambda_return(imagined_signal, value, dreamt.proceed, config.gamma, config.lam)
-        losses[f"q_{name}_imagined"] = critic.q_loss(dreamt_pairs, dreamt_action, returns.flatten())
+        value, imagined_value = critic.slow_v_value(states).split(rows)
+        target, mask = in_sample_target(signal, value.view_as(signal), batch.is_first, batch.is_terminal, config.gamma)
+        imagined_value = imagined_value.view_as(imagined_signal)
+        returns = lambda_return(imagined_signal, imagined_value, dreamt.proceed, config.gamma, config.lam)
+        weight = torch.cat([mask.flatten(), dreamt.alive.flatten()])
+        q_loss = weight * critic.q_loss(pairs, action, torch.cat([target.flatten(), returns.flatten()]))
+        losses[f"q_{name}"], losses[f"q_{name}_imagined"] = q_loss.split([len(logged), len(dreamt_action)])
+        losses[f"v_{name}"] = mask.flatten() * critic.v_loss(logged, logged_action, level)
     losses["reach"] = reach_loss(agent, features, batch.cost > 0, batch.is_last, batch.is_terminal)
     never = torch.zeros_like(dreamt.cost.T, dtype=torch.bool)
     losses["reach_imagined"] = reach_loss(
@@ -175,85 +207,102 @@ def reach_loss(agent: Agent, features: Tensor, violated: Tensor, is_last: Tensor
     return informed.float() * agent.reachability.loss(features, target)
 
 
-def actor_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream, noise: Tensor) -> dict[str, Tensor]:
-    """Ways to extract the policy; features (B, T, F) are constants, noise (B * (T - 1) + H * N, A) standard normal."""
+def actor_losses(
+    agent: Agent, features: Tensor, batch: Batch, dreamt: Dream, noise: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Ways to extract the policy, and what was seen on the way as metrics.
+
+    features (B, T, F) are constants, noise (B * (T - 1) + H * N, A) is standard normal; the dream may carry gradients.
+    """
     config = agent.config
     logged = features[:, :-1].flatten(0, 1)
     log_action = batch.action[:, :-1].flatten(0, 1)
     mask = 1.0 - batch.is_first[:, 1:].float().flatten()
-    reward_advantage, cost_advantage = advantages(agent, logged, log_action)
-    agent.reward_range.update(reward_advantage)
-    agent.cost_range.update(cost_advantage)
-    weight = mask * _weight(agent, logged, log_action, reward_advantage, cost_advantage)
-    dreamt_states, dreamt_action = dreamt.features[:-1].flatten(0, 1), dreamt.action.flatten(0, 1)
-    states = torch.cat([logged, dreamt_states])
-    action = agent.actor.sample(states, noise)
+    states = torch.cat([logged, dreamt.features[:-1].detach().flatten(0, 1)])
+    parts = [len(logged), len(states) - len(logged)]
+    feasible = 1 - agent.reachability.probability(states)
+    mean, std = agent.actor(states)
+    log_values = pair_values(agent, logged, log_action)
+    agent.reward_range.update(log_values.reward_advantage)
+    agent.cost_range.update(log_values.cost_advantage)
+    weight = mask * _weight(agent, feasible[: parts[0]], log_values)
+    action = clip_through(mean + std * noise)
     ascent = extraction.score(
-        1 - agent.reachability.probability(states),
+        feasible,
         agent.reward_range(agent.reward_critic.q_value(states, action)),
         agent.cost_range(agent.cost_critic.q_value(states, action)),
         agent.constraint.weight(),
     )
+    alive = torch.cat([torch.ones_like(mask), dreamt.alive.flatten()])
     losses = {
-        "likelihood": extraction.likelihood_loss(agent.actor, logged, log_action, weight),
-        "pathwise": -ascent,
-        "entropy": extraction.entropy_loss(agent.actor, states),
+        "likelihood": extraction.likelihood_loss(mean[: parts[0]], std[: parts[0]], log_action, weight),
+        "pathwise": -alive * ascent,
+        "dynamics": torch.zeros_like(ascent),
+        "imagined": torch.zeros_like(ascent),
+        "entropy": -alive * gaussian_entropy(std),
     }
+    if config.actor_scales.dynamics:
+        losses["dynamics"] = dynamics_loss(agent, dreamt, feasible[parts[0] :])
     if config.actor_scales.imagined:
-        own = advantages(agent, dreamt_states, dreamt_action)
-        own_weight = _weight(agent, dreamt_states, dreamt_action, *own)
-        losses["imagined"] = extraction.likelihood_loss(agent.actor, dreamt_states, dreamt_action, own_weight)
-    else:
-        losses["imagined"] = torch.zeros_like(ascent)
-    return losses
+        dreamt_states, dreamt_action = states[parts[0] :], dreamt.action.detach().flatten(0, 1)
+        own_weight = _weight(agent, feasible[parts[0] :], pair_values(agent, dreamt_states, dreamt_action))
+        own_weight = own_weight * dreamt.alive.flatten()
+        losses["imagined"] = extraction.likelihood_loss(mean[parts[0] :], std[parts[0] :], dreamt_action, own_weight)
+    seen = {
+        "reach/probability": 1 - feasible[: parts[0]].mean(),
+        "critic/reward_value": log_values.reward_value.mean(),
+        "critic/cost_value": log_values.cost_value.mean(),
+        "actor/std": std.mean(),
+    }
+    return losses, seen
 
 
-def dynamics_loss(agent: Agent, start: Latent, generator: torch.Generator) -> Tensor:
-    """Score of imagined lambda-returns, whose gradient reaches the policy through the model. Latent (N, ...) -> (H, N).
+def dynamics_loss(agent: Agent, dreamt: Dream, feasible: Tensor) -> Tensor:
+    """Score of imagined lambda-returns, whose gradient reaches the policy through the model. feasible (H * N,).
 
-    The model and the critics are constants. As in the family (arXiv 2010.02193, sec. 2.3) the policy's input is a
-    constant too, so that each action answers for what follows it.
+    The critics are constants. Returns (H, N).
     """
-    config, device = agent.config, start.h.device
-    count, size = start.h.shape[0], agent.model.actions
-    noise = gumbel((config.horizon, count, *start.z.shape[1:]), generator, device)
-    normal = torch.randn(config.horizon, count, size, generator=generator, device=device)
-
-    def choose(features: Tensor, k: int) -> Tensor:
-        return agent.actor.sample(features.detach(), normal[k])
-
-    with constant(agent.model):
-        states, _ = agent.model.imagine(start, choose, config.horizon, noise)
-        features = states.features  # (H + 1, N, F)
-        proceed = agent.model.continues(features)
-        reward, cost = agent.model.reward(features), agent.model.cost(features)
+    config = agent.config
     gains = []
     for critic, signal, scale in (
-        (agent.reward_critic, reward, agent.reward_range),
-        (agent.cost_critic, cost, agent.cost_range),
+        (agent.reward_critic, dreamt.reward, agent.reward_range),
+        (agent.cost_critic, dreamt.cost, agent.cost_range),
     ):
-        value = critic.v_value(features)
-        returns = lambda_return(signal, value, proceed, config.gamma, config.lam)
+        value = critic.v_value(dreamt.features)
+        returns = lambda_return(signal, value, dreamt.proceed, config.gamma, config.lam)
         gains.append(scale(returns - value[:-1].detach()))
-    feasible = 1 - agent.reachability.probability(features[:-1])
-    return -extraction.score(feasible, gains[0], gains[1], agent.constraint.weight())
+    score = extraction.score(feasible.view_as(gains[0]), gains[0], gains[1], agent.constraint.weight())
+    return -dreamt.alive * score
 
 
-def advantages(agent: Agent, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """A^r and A^c of pairs, constants. (N, F), (N, A) -> (N,), (N,)."""
-    reward = agent.reward_critic.q_value(features, action) - agent.reward_critic.v_value(features)
-    cost = agent.cost_critic.q_value(features, action) - agent.cost_critic.v_value(features)
-    return reward.detach(), cost.detach()
+class PairValues(NamedTuple):
+    """What the critics say of pairs of state and action, constants, (N,) each."""
+
+    reward_value: Tensor  # V^r
+    cost_value: Tensor  # V^c
+    reward_advantage: Tensor  # A^r = Q^r - V^r
+    cost_advantage: Tensor  # A^c
 
 
-def _weight(agent: Agent, features: Tensor, action: Tensor, reward_advantage: Tensor, cost_advantage: Tensor) -> Tensor:
+@torch.no_grad()
+def pair_values(agent: Agent, features: Tensor, action: Tensor) -> PairValues:
+    """(N, F), (N, A)."""
+    reward, cost = agent.reward_critic.v_value(features), agent.cost_critic.v_value(features)
+    reward_advantage = agent.reward_critic.q_value(features, action) - reward
+    return PairValues(reward, cost, reward_advantage, agent.cost_critic.q_value(features, action) - cost)
+
+
+def _weight(agent: Agent, feasible: Tensor, values: PairValues) -> Tensor:
     # Tolerance gate g: the discounted cost of a policy at the budget. An exact zero would be regression noise.
     config = agent.config
     tolerance = config.constraint.budget / agent.steps_per_episode / (1 - config.gamma)
-    gate = (agent.cost_critic.q_value(features, action) <= tolerance).float()
-    feasible = 1 - agent.reachability.probability(features)
+    gate = (values.cost_value + values.cost_advantage <= tolerance).float()
     return extraction.regression_weight(
-        feasible, gate, agent.reward_range(reward_advantage), agent.cost_range(cost_advantage), config.weights
+        feasible,
+        gate,
+        agent.reward_range(values.reward_advantage),
+        agent.cost_range(values.cost_advantage),
+        config.weights,
     )
 
 
@@ -296,7 +345,7 @@ class Learner:
         An encoded batch holds states instead of images: the world model stays as it is, all else learns.
         """
         if isinstance(batch, EncodedBatch):
-            metrics = self._update_behaviour(batch.latents, batch.batch)
+            metrics = self._update_policy(batch.latents, batch.batch)
             self.updates += 1
             return {name: value.detach() for name, value in metrics.items()}
         agent, config = self.agent, self.agent.config
@@ -310,55 +359,81 @@ class Learner:
                 agent.model, stack_cameras(batch), batch.action, batch.reward, batch.cost, batch.is_first,
                 batch.is_terminal, noise,
             )  # fmt: skip
+            losses |= ahead_loss(
+                agent.model, latents, batch.action, batch.reward, batch.cost, batch.is_first, *self._look_ahead(batch)
+            )
             total = weighted_sum(losses, config.model_scales)
         metrics = {f"model/{name}": loss.mean() for name, loss in losses.items()}
         metrics["model/grad_norm"] = self._step("model", total)
         every = self.config.behaviour_every
         if every and self.updates % every == 0:
-            metrics |= self._update_behaviour(latents.detach(), batch)
+            metrics |= self._update_policy(latents.detach(), batch)
         self.updates += 1
         return {name: value.detach() for name, value in metrics.items()}
+
+    def _update_policy(self, latents: Latent, batch: Batch) -> dict[str, Tensor]:
+        metrics = self._update_behaviour(latents, batch)
+        if self.agent.average_actor is not None:
+            follow(self.agent.average_actor, self.agent.actor, self.agent.config.average)
+        return metrics
 
     def _update_behaviour(self, latents: Latent, batch: Batch) -> dict[str, Tensor]:
         """Critics, reachability, multiplier and policy, on posterior states (B, T, ...) as constants."""
         agent, config = self.agent, self.agent.config
         features = latents.features
-        flat = latents.flatten()
-        starts = torch.randperm(flat.h.shape[0], generator=self.generator, device=self.device)[: config.starts]
         with self.autocast():
-            dreamt = dream(agent, flat[starts], self.generator)
-            losses = critic_losses(agent, features, batch, dreamt)
+            dreamt = dream(agent, self._starts(latents, batch), self.generator)
+            losses = critic_losses(agent, features, batch, dreamt.detach())
             total = weighted_sum(losses, config.critic_scales)
         metrics = {f"critic/{name}": loss.mean() for name, loss in losses.items()}
         metrics["critic/grad_norm"] = self._step("critics", total)
-        later = dreamt.cost[config.horizon // 2 :].mean()  # the first half still shows the log's own danger
-        agent.constraint.update(later.clamp(min=0) * agent.steps_per_episode)
+        agent.constraint.update(self._cost_per_episode(dreamt))
         count = batch.reward[:, 1:].numel() + dreamt.action[..., 0].numel()
         normal = torch.randn(count, agent.model.actions, generator=self.generator, device=self.device)
         with self.autocast():
-            losses = actor_losses(agent, features, batch, dreamt, normal)
-            through = config.actor_scales.dynamics != 0
-            losses["dynamics"] = dynamics_loss(agent, flat[starts], self.generator) if through else normal.new_zeros(1)
+            losses, seen = actor_losses(agent, features, batch, dreamt, normal)
             total = weighted_sum(losses, config.actor_scales)
         metrics |= {f"actor/{name}": loss.mean() for name, loss in losses.items()}
         metrics["actor/grad_norm"] = self._step("actor", total)
         for slow in (agent.reward_critic, agent.cost_critic, agent.reachability):
             slow.update_slow(config.slow_fraction)
+        metrics |= seen
         metrics |= {
             "constraint/multiplier": agent.constraint.multiplier.clone(),
             "constraint/weight": agent.constraint.weight(),
             "constraint/cost_per_episode": agent.constraint.estimate.clone(),
             "reach/violated": (batch.cost > 0).float().mean(),
-            "reach/probability": agent.reachability.probability(features).mean(),
-            "critic/reward_value": agent.reward_critic.v_value(features).mean(),
-            "critic/cost_value": agent.cost_critic.v_value(features).mean(),
             "critic/reward_range": agent.reward_range.span.clone(),
             "critic/cost_range": agent.cost_range.span.clone(),
             "imagined/reward": dreamt.reward[1:].mean(),
             "imagined/cost": dreamt.cost[1:].mean(),
-            "actor/std": agent.actor(features.flatten(0, 1))[1].mean(),
         }
         return metrics
+
+    def _look_ahead(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Random start rows of ``ahead_loss`` (N,) and its noise (L, N, S, K)."""
+        (sequences, time), config, model = batch.reward.shape, self.agent.config, self.agent.model.config
+        steps = min(config.ahead, time - 1)
+        count = config.starts if steps else 0
+
+        def draw(limit: int) -> Tensor:
+            return torch.randint(limit, (count,), generator=self.generator, device=self.device)
+
+        rows = draw(sequences) * time + draw(time - steps)
+        return rows, gumbel((steps, count, model.groups, model.classes), self.generator, self.device)
+
+    def _starts(self, latents: Latent, batch: Batch) -> Latent:
+        """States of the batch from which imagination starts, at random; nothing follows a terminal one."""
+        order = torch.randperm(batch.reward.numel(), generator=self.generator, device=self.device)
+        order = order[~batch.is_terminal.flatten()[order]]
+        return latents.detach().flatten()[order[: self.agent.config.starts]]
+
+    def _cost_per_episode(self, dreamt: Dream) -> Tensor:
+        """Of the trained policy: where it chose every action itself, and late, for the first half shows the log's own
+        danger."""
+        late = dreamt.cost[self.agent.config.horizon // 2 :]
+        own = ~dreamt.exploring if not dreamt.exploring.all() else dreamt.exploring
+        return late[:, own].mean().clamp(min=0).detach() * self.agent.steps_per_episode
 
     def weights(self) -> dict[str, Tensor]:
         """Every module's tensors by name, frozen and slow copies included."""

@@ -24,13 +24,14 @@ class Critic(nn.Module):
         self.slow_q = frozen_copy(self.q)
         self.slow_v = frozen_copy(self.v)
 
-    def _worst(self, logits: Tensor) -> Tensor:
+    def worst(self, logits: Tensor) -> Tensor:
+        """The value that the members agree on at least. (M, N, bins) -> (N,)."""
         values = self.twohot.mean(logits)  # (M, N)
         return values.amin(0) if self.pessimism < 0 else values.amax(0)
 
     def q_value(self, features: Tensor, action: Tensor) -> Tensor:
         """(N, F), (N, A) -> (N,). Gradients reach the action and the features, never the critic."""
-        return self._worst(call_frozen(self.q, torch.cat([features, action], -1)))
+        return self.worst(call_frozen(self.q, torch.cat([features, action], -1)))
 
     def v_value(self, features: Tensor) -> Tensor:
         """(..., F) -> (...)."""
@@ -39,7 +40,7 @@ class Critic(nn.Module):
     @torch.no_grad()
     def slow_q_value(self, features: Tensor, action: Tensor) -> Tensor:
         """(N, F), (N, A) -> (N,)."""
-        return self._worst(self.slow_q(torch.cat([features, action], -1)))
+        return self.worst(self.slow_q(torch.cat([features, action], -1)))
 
     @torch.no_grad()
     def slow_v_value(self, features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fosp.agent.actor import Actor
+from fosp.agent.acting import Acting, LaidOut, Plain, Reading
 from fosp.agent.agent import Agent
 from fosp.agent.expansion import candidate_scores, choose
 from fosp.types import Schema, UserError
@@ -38,11 +38,16 @@ class AgentPolicy:
 
     Where the agent holds a frozen offline policy, both propose (safe policy expansion); candidates of each policy are
     its mean (its sample while exploring) and ``samples`` further draws. The very action that was scored is returned.
+
+    ``frozen`` promises that the weights of the agent do not change any more: it acts several times faster from copies.
     """
 
-    def __init__(self, agent: Agent, schema: Schema, explore: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, agent: Agent, schema: Schema, explore: bool = False, seed: int = 0, frozen: bool = False
+    ) -> None:
         self.agent, self.schema, self.explore, self.seed = agent, schema, explore, seed
         self.device = next(agent.parameters()).device
+        self.acting: Acting = LaidOut(agent) if frozen and agent.config.layers else Plain(agent)
 
     def initial(self, batch: int | None = None, seed: int | None = None) -> Carry:
         count = 1 if batch is None else batch
@@ -74,39 +79,34 @@ class AgentPolicy:
 
     @torch.inference_mode()
     def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
-        agent = self.agent
-        seen = agent.model.rssm.post_image(agent.model.encode(self._images(observation, carry)))
-        latent, _ = agent.model.rssm.observe_step(carry.latent, carry.action, seen, noise=None)
-        features = latent.features  # (n, F)
-        actors = [agent.actor] if agent.offline_actor is None else [agent.offline_actor, agent.actor]
-        proposals = [self._propose(actor, features, carry.generator) for actor in actors]  # each (n, K, A)
-        actions = torch.cat(proposals, 1)
-        action, index, values = self._select(latent, actions, carry.generator)
+        latent = self.acting.observe(carry.latent, carry.action, self._images(observation, carry))
+        reading = self.acting.read(latent)
+        proposals = [self._propose(mean, std, carry.generator) for mean, std in reading.policies]  # each (n, K, A)
+        action, index, values = self._select(latent, reading, torch.cat(proposals, 1), carry.generator)
         said = {name: value.float().cpu().numpy() for name, value in values.items()}
-        chosen = index // proposals[0].shape[1] if agent.offline_actor is not None else torch.full_like(index, -1)
+        chosen = index // proposals[0].shape[1] if len(proposals) > 1 else torch.full_like(index, -1)
         said["chosen"] = chosen.cpu().numpy()
         out = action.float().cpu().numpy()
         if carry.single:
             said, out = {k: v[0] for k, v in said.items()}, out[0]
         return out, replace(carry, latent=latent, action=action, diagnostics=said)
 
-    def _propose(self, actor: Actor, features: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Candidates (n, K, A): the policy's mean, or a sample while exploring, and further samples."""
-        mean, std = actor(features)  # (n, A)
+    def _propose(self, mean: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Candidates (n, K, A): the policy's mean (n, A), or a sample while exploring, and further samples."""
         count = self.agent.config.expansion.samples + 1
         candidates = mean.unsqueeze(1).expand(-1, count, -1)
         if generator is not None:
-            noise = torch.randn(candidates.shape, generator=generator, device=features.device)
+            noise = torch.randn(candidates.shape, generator=generator, device=mean.device)
             if not self.explore:
                 noise[:, 0] = 0.0
             candidates = candidates + std.unsqueeze(1) * noise
         return candidates.clamp(-1, 1)
 
-    def _judge(self, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Discounted reward and cost of K candidates in each of n states, (n, K) each.
+    def _look_ahead(self, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Discounted reward and cost of K candidates in each of n states, (n, K) each, after L > 0 steps in the model.
 
-        Q(s, a), or with a lookahead of L steps, in the model's most probable continuation,
-        sum_{k<L} gamma^k x_{k+1} + gamma^L Q(s_L, a_L). The rest of the way is that of the trained policy.
+        sum_{k<L} gamma^k x_{k+1} + gamma^L Q(s_L, a_L) in the model's most probable continuation. The rest of the way
+        is that of the trained policy.
         """
         agent, config = self.agent, self.agent.config.expansion
         n, count, _ = actions.shape
@@ -120,29 +120,25 @@ class AgentPolicy:
             cost += discount * agent.model.cost(features)
             discount *= agent.config.gamma * agent.model.continues(features)
             if k + 1 >= config.hold:
-                action = agent.actor(features)[0]
+                action = agent.policy(features)[0]
         reward += discount * agent.reward_critic.q_value(state.features, action)
         cost += discount * agent.cost_critic.q_value(state.features, action)
         return reward.view(n, count), cost.view(n, count)
 
     def _select(
-        self, latent: Latent, actions: Tensor, generator: torch.Generator | None
+        self, latent: Latent, reading: Reading, actions: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The executed action (n, A), its index (n,), and what the critics say of it."""
+        """Of candidates (n, K, A) the executed action (n, A), its index (n,), and what the critics say of it."""
         agent, size = self.agent, actions.shape[-1]
-        features = latent.features  # (n, F)
-        reward, cost = self._judge(latent, actions)
-        probability = agent.reachability.probability(features)  # (n,)
-        scores = candidate_scores(
-            agent.reward_range(reward - agent.reward_critic.v_value(features).unsqueeze(-1)),
-            agent.cost_range(cost - agent.cost_critic.v_value(features).unsqueeze(-1)),
-            probability,
-            agent.config.expansion,
-        )
+        looks = agent.config.expansion.lookahead > 0
+        reward, cost = self._look_ahead(latent, actions) if looks else reading.judge(actions)
+        # The state's value, which makes advantages of these, is the same for all candidates and moves no choice.
+        ranges = agent.reward_range(reward), agent.cost_range(cost)
+        scores = candidate_scores(*ranges, reading.probability, agent.config.expansion)
         index = choose(scores, agent.config.expansion.alpha, generator if self.explore else None)
         pick = index.unsqueeze(-1)
         values = {
-            "violation_probability": probability,
+            "violation_probability": reading.probability,
             "reward_value": reward.gather(1, pick).squeeze(1),
             "cost_value": cost.gather(1, pick).squeeze(1),
         }

@@ -19,5 +19,6 @@ class CloningLearner(Learner):
         pairs = latents.features[:, :-1].flatten(0, 1)
         mask = 1.0 - batch.is_first[:, 1:].float().flatten()
         with self.autocast():
-            loss = likelihood_loss(self.agent.actor, pairs, batch.action[:, :-1].flatten(0, 1), mask).mean()
+            mean, std = self.agent.actor(pairs)
+            loss = likelihood_loss(mean, std, batch.action[:, :-1].flatten(0, 1), mask).mean()
         return {"actor/likelihood": loss.detach(), "actor/grad_norm": self._step("actor", loss)}

@@ -22,9 +22,46 @@ class ModelScales:
     proceed: float = 1.0  # the continue head
     kl_dynamics: float = 0.5  # pulls the prior to the posterior
     kl_representation: float = 0.1  # pulls the posterior to the prior
+    reward_ahead: float = 1.0  # reward and cost, foreseen over several steps without seeing
+    cost_ahead: float = 1.0
 
 
 FREE_NATS = 1.0
+
+
+def ahead_loss(
+    model: WorldModel, latents: Latent, action: Tensor, reward: Tensor, cost: Tensor, is_first: Tensor, rows: Tensor,
+    noise: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
+    """How badly reward and cost are foreseen without seeing, which is what imagination lives on. [ours]
+
+    The prior is otherwise trained for single steps and for what an image shows, of which reward and cost are a small
+    part; over several steps they were lost. latents (B, T, ...) with gradients, action (B, T, A), the rest (B, T);
+    rows (N,) = flat indices b T + t of the start rows, t + L < T; Gumbel noise (L, N, S, K).
+    Returns losses (L, N) of the rows t + 1 .. t + L, zero from where another episode begins.
+    """
+    if not len(noise):
+        return dict.fromkeys(("reward_ahead", "cost_ahead"), latents.h.new_zeros(1))
+    state = latents.flatten()[rows]
+    action, is_first = action.flatten(0, 1), is_first.flatten()
+    inside = torch.ones_like(rows, dtype=torch.float32)
+    features, masks = [], []
+    for k, drawn in enumerate(noise):
+        state = model.rssm.imagine_step(state, action[rows + k], drawn)
+        inside = inside * (1.0 - is_first[rows + k + 1].float())
+        features.append(state.features)
+        masks.append(inside)
+    seen, mask = torch.stack(features), torch.stack(masks)  # (L, N, F), (L, N)
+    index = rows + torch.arange(1, len(noise) + 1, device=rows.device).unsqueeze(-1)  # (L, N)
+    cost = cost.flatten()[index]
+    return {
+        "reward_ahead": mask * model.twohot.loss(model.reward_head(seen), reward.flatten()[index]),
+        "cost_ahead": mask * _cost_weight(model, cost) * model.twohot.loss(model.cost_head(seen), cost),
+    }
+
+
+def _cost_weight(model: WorldModel, cost: Tensor) -> Tensor:
+    return torch.where(cost >= 1.0, model.config.costly_weight, 1.0)
 
 
 def model_loss(
@@ -45,14 +82,13 @@ def model_loss(
     # A squared error summed over a pooled image stands for (width / decode_width)^2 pixels each.
     pixels = (model.width / model.config.decode_width) ** 2
     error = (model.decode_raw(flat) - target).square().sum((1, 2, 3)).view(batch, time) * pixels
-    cost_weight = torch.where(cost >= 1.0, model.config.costly_weight, 1.0)
     proceed = model.continue_head(flat).float().view(batch, time)
     # A time limit is no terminal state: only is_terminal counts, so a truncated episode is said to continue.
     going_on = 1.0 - is_terminal.float()
     losses = {
         "image": error,
         "reward": model.twohot.loss(model.reward_head(features), reward),
-        "cost": cost_weight * model.twohot.loss(model.cost_head(features), cost),
+        "cost": _cost_weight(model, cost) * model.twohot.loss(model.cost_head(features), cost),
         "proceed": nn.functional.binary_cross_entropy_with_logits(proceed, going_on, reduction="none"),
         "kl_dynamics": categorical_kl(post.detach(), prior).clamp(min=FREE_NATS),
         "kl_representation": categorical_kl(post, prior.detach()).clamp(min=FREE_NATS),

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from fosp.agent.actor import (
     Actor,
+    ActorScales,
     WeightConfig,
     clip_through,
-    entropy_loss,
     likelihood_loss,
     regression_weight,
     score,
 )
-from fosp.agent.agent import Agent, actor_losses, dynamics_loss
+from fosp.agent.agent import Agent, actor_losses, dream, dynamics_loss
 from fosp.world_model import Latent
 
 
@@ -61,15 +61,7 @@ def test_likelihood_by_hand() -> None:
     mean, std = actor(features)
     log_prob = torch.distributions.Normal(mean, std).log_prob(action).mean(-1)
     weight = torch.arange(5.0)
-    torch.testing.assert_close(likelihood_loss(actor, features, action, weight), -weight * log_prob)
-
-
-def test_entropy_loss_falls_as_the_policy_spreads() -> None:
-    actor = Actor(3, 2, units=4, layers=1)
-    narrow = entropy_loss(actor, torch.zeros(1, 3)).item()
-    with torch.no_grad():
-        actor.net.out.bias[2:] += 2.0
-    assert entropy_loss(actor, torch.zeros(1, 3)).item() < narrow
+    torch.testing.assert_close(likelihood_loss(mean, std, action, weight), -weight * log_prob)
 
 
 def test_means_and_spreads_keep_to_their_bounds() -> None:
@@ -95,7 +87,15 @@ def losses_of(subject: Agent, seed: int = 0, **given: Any) -> dict[str, Tensor]:
     features = torch.randn(2, 6, subject.model.feature_size, generator=generator(1))
     imagined = dreamt(subject.model.feature_size)
     count = 2 * 5 + imagined.action[..., 0].numel()
-    return actor_losses(subject, features, data, imagined, torch.randn(count, 2, generator=generator(seed)))
+    return actor_losses(subject, features, data, imagined, torch.randn(count, 2, generator=generator(seed)))[0]
+
+
+def test_entropy_loss_falls_as_the_policy_spreads() -> None:
+    subject = agent()
+    narrow = losses_of(subject)["entropy"].mean()
+    with torch.no_grad():
+        subject.actor.net.out.bias[2:] += 2.0
+    assert losses_of(subject)["entropy"].mean() < narrow
 
 
 def test_the_log_is_imitated_pair_by_pair_and_not_across_episodes() -> None:
@@ -138,7 +138,7 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
     monkeypatch: pytest.MonkeyPatch, danger: float, gains: list[float]
 ) -> None:
     # A world in which the first action is the next reward and the second the next cost: R_k = a_k + gamma R_{k+1}.
-    subject = agent(gamma=0.5, lam=1.0, horizon=3)
+    subject = agent(gamma=0.5, lam=1.0, horizon=3, explore_first=0.0, actor_scales=ActorScales(dynamics=1.0))
     stir(subject.actor)
 
     def step(latent: Latent, action: Tensor, noise: Tensor) -> Latent:
@@ -158,7 +158,8 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
         return actions[-1]
 
     monkeypatch.setattr(Actor, "sample", sample)
-    loss = dynamics_loss(subject, start, generator())
+    imagined = dream(subject, start, generator())
+    loss = dynamics_loss(subject, imagined, 1 - subject.reachability.probability(imagined.features[:-1]))
     worth = torch.tensor(gains)
     a = [action.detach() @ worth for action in actions]
     last = a[2]
@@ -170,11 +171,12 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
 
 
 def test_through_the_model_each_action_answers_for_what_follows_it_alone() -> None:
-    subject = agent(horizon=3)
+    subject = agent(horizon=3, actor_scales=ActorScales(dynamics=1.0))
     stir(subject)
     inputs: list[Tensor] = []
     subject.actor.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
-    loss = dynamics_loss(subject, subject.model.rssm.initial(5), generator())
+    imagined = dream(subject, subject.model.rssm.initial(5), generator())
+    loss = dynamics_loss(subject, imagined, torch.ones(15))
     assert loss.shape == (3, 5) and torch.isfinite(loss).all()
     assert len(inputs) == 3 and not any(features.requires_grad for features in inputs)
     gradients = torch.autograd.grad(loss.mean(), list(subject.actor.parameters()))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fosp.agent.agent import Learner, OptimiserConfig, dream, stack_cameras
 from fosp.types import Batch
+from fosp.world_model import Latent
 
 
 def finite(subject: Learner) -> bool:
@@ -128,6 +129,22 @@ def test_the_losses_fall_on_a_batch_that_is_seen_again_and_again() -> None:
         assert late < 0.95 * early, name
 
 
+def test_the_policy_that_acts_is_the_average_of_the_trained_one() -> None:
+    subject = learner(average=0.25)
+    expected = copied(subject.agent.actor.state_dict())
+    for seed in range(3):
+        subject.update(batch(seed))
+        trained = subject.agent.actor.state_dict()
+        expected = {name: torch.lerp(tensor, trained[name], 0.25) for name, tensor in expected.items()}
+    assert subject.agent.policy is subject.agent.average_actor
+    for name, tensor in subject.agent.policy.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+    subject.agent.expand()  # fine-tuning starts from the policy that acted, not from the one that was trained
+    for actor in (subject.agent.offline_actor, subject.agent.actor):
+        assert actor is not None and same(actor.state_dict(), subject.agent.policy.state_dict())
+    assert learner().agent.average_actor is None and learner().agent.policy is not None
+
+
 def test_imagination_rolls_out_the_trained_policy() -> None:
     subject = agent(explore_first=0.0)
     stir(subject, size=0.3)
@@ -162,6 +179,31 @@ def test_a_share_of_the_starts_tries_any_first_action(share: float, count: int) 
     tried = (dreamt.action > -0.5).any(-1)  # (H, N)
     assert not tried[1].any()
     assert tried[0].sum().item() == pytest.approx(count * (1 - 0.25**2), abs=8)
+
+
+def test_what_follows_an_end_weighs_nothing() -> None:
+    dreamt = dream(agent(horizon=3), agent().model.rssm.initial(2), generator())
+    proceed = torch.tensor([[1.0, 1.0], [0.5, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    ended = replace(dreamt, proceed=proceed)
+    assert ended.alive.tolist() == [[1.0, 1.0], [0.5, 1.0], [0.0, 1.0]]
+
+
+def test_imagination_starts_at_no_terminal_state() -> None:
+    subject = learner()
+    is_terminal = torch.zeros(B, T, dtype=torch.bool)
+    is_terminal[:, -1] = True
+    latents = Latent(torch.arange(B * T, dtype=torch.float32).view(B, T, 1), torch.zeros(B, T, 1, 1))
+    subject.agent.config = replace(subject.agent.config, starts=100)
+    started = subject._starts(latents, batch(is_terminal=is_terminal)).h.flatten().sort().values
+    assert started.tolist() == [float(i) for i in range(B * T) if i % T != T - 1]
+
+
+def test_the_constraint_hears_only_of_actions_that_the_policy_chose() -> None:
+    subject = learner(horizon=2)
+    dreamt = dream(subject.agent, subject.agent.model.rssm.initial(2), generator())
+    cost = torch.tensor([[9.0, 9.0], [9.0, 1.0], [9.0, 3.0]])
+    told = replace(dreamt, cost=cost, exploring=torch.tensor([True, False]))
+    assert subject._cost_per_episode(told).item() == pytest.approx(2.0 * subject.agent.steps_per_episode)
 
 
 def test_cameras_are_stacked_in_the_order_of_the_schema() -> None:

@@ -12,7 +12,7 @@ from builders import WIDTH, B, T, batch, flags, images, noise, stir, world_model
 from torch import Tensor, nn
 
 from fosp.types import Batch
-from fosp.world_model import Latent, ModelScales, WorldModel, model_loss
+from fosp.world_model import Latent, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
 
 
@@ -21,6 +21,11 @@ def losses_of(model: WorldModel, data: Batch) -> tuple[dict[str, Tensor], Latent
     return model_loss(
         model, images(data), data.action, data.reward, data.cost, data.is_first, data.is_terminal, noise(size, rows)
     )
+
+
+def foreseen(model: WorldModel, latents: Latent, data: Batch, rows: list[int], steps: int) -> dict[str, Tensor]:
+    fields = (data.action, data.reward, data.cost, data.is_first)
+    return ahead_loss(model, latents, *fields, torch.tensor(rows), noise(steps, len(rows)))
 
 
 @pytest.fixture
@@ -32,8 +37,10 @@ def model() -> WorldModel:
 
 def test_every_loss_has_a_scale_and_a_number_for_each_row(model: WorldModel) -> None:
     losses, latents = losses_of(model, batch())
-    assert losses.keys() == asdict(ModelScales()).keys()
+    ahead = foreseen(model, latents, batch(), rows=[0, T], steps=3)
+    assert losses.keys() | ahead.keys() == asdict(ModelScales()).keys()
     assert all(loss.shape == (B, T) and torch.isfinite(loss).all() for loss in losses.values())
+    assert all(loss.shape == (3, 2) and torch.isfinite(loss).all() for loss in ahead.values())
     assert latents.h.requires_grad  # whoever takes them as constants has to say so
 
 
@@ -141,3 +148,26 @@ def test_loss_changes_no_input(model: WorldModel) -> None:
     before = {name: tensor.clone() for name, tensor in parts.items()}
     losses_of(model, data)
     assert all(torch.equal(parts[name], before[name]) for name in parts)
+
+
+def test_what_is_foreseen_is_compared_with_the_row_it_speaks_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A world that remembers the sum of all first actions, where the reward is that sum and the loss is the difference.
+    model = world_model()
+    model.reward_head = model.cost_head = nn.Identity()  # type: ignore[assignment]
+
+    def step(latent: Latent, action: Tensor, drawn: Tensor) -> Latent:
+        return Latent(latent.h + action[:, :1], latent.z)
+
+    monkeypatch.setattr(model.rssm, "imagine_step", step)
+    monkeypatch.setattr(model.twohot, "loss", lambda features, target: features[..., 0] - target)
+    action = torch.zeros(1, T, 2)
+    action[0, :, 0] = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    reward, cost = torch.arange(T, dtype=torch.float32).view(1, T), torch.full((1, T), 0.5)
+    latents = Latent(torch.full((1, T, 1), 100.0), torch.zeros(1, T, 1, 1))
+    data = batch(size=1, action=action, reward=reward, cost=cost)
+    losses = foreseen(model, latents, data, rows=[1, 2], steps=3)
+    assert losses["reward_ahead"].T.tolist() == [[102 - 2, 106 - 3, 114 - 4], [104 - 3, 112 - 4, 128 - 5]]
+    assert losses["cost_ahead"].T.tolist() == [[101.5, 105.5, 113.5], [103.5, 111.5, 127.5]]
+    cut = foreseen(model, latents, batch(size=1, action=action, reward=reward, is_first=flags(T, 3)), [1, 3], 2)
+    assert cut["reward_ahead"].T.tolist() == [[100.0, 0.0], [108 - 4, 124 - 5]]  # row 3 begins another episode
+    assert not foreseen(model, latents, data, rows=[], steps=0)["reward_ahead"].any()

@@ -1,0 +1,206 @@
+"""What acting asks of an agent's networks, twice: from the modules as they are, or from weights laid out for it.
+
+One observation to one action is a product of a vector with each weight matrix, so its time is the reading of weights
+and the launching of operations. ``LaidOut`` needs a fraction of both and computes the same numbers in another order:
+
+* z is one-hot, so its product with a matrix is a sum of S of its rows;
+* heads that look at the same state share one product as their first layer and one batched product for each further;
+* the logarithm of mixed probabilities has its maximum where the logits have theirs;
+* a convolution over a few pixels is one product with its weights in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fosp.agent.agent import Agent
+from fosp.nets.layers import MLP, EnsembleMLP
+from fosp.world_model import Latent
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the heads say of n states."""
+
+    policies: list[tuple[Tensor, Tensor]]  # mean, standard deviation (n, A): of the frozen policy if any, the trained
+    probability: Tensor  # of a violation ahead, (n,)
+    judge: Callable[[Tensor], tuple[Tensor, Tensor]]  # actions (n, k, A) -> Q of reward and of cost, (n, k) each
+
+
+class Acting(Protocol):
+    def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
+        """The states after ``action`` (n, A), once ``images``, uint8 (n, W, W, C), are seen. Latent (n, ...)."""
+        ...
+
+    def read(self, latent: Latent) -> Reading: ...
+
+
+class Plain:
+    """Asks the agent's modules: the reference, and what an agent that goes on learning needs."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
+        model = self.agent.model
+        seen = model.rssm.post_image(model.encode(images))
+        return model.rssm.observe_step(latent, action, seen, noise=None)[0]
+
+    def read(self, latent: Latent) -> Reading:
+        agent, features = self.agent, latent.features  # (n, F)
+
+        def judge(actions: Tensor) -> tuple[Tensor, Tensor]:
+            pairs, shape = (features.repeat_interleave(actions.shape[1], 0), actions.flatten(0, 1)), actions.shape[:2]
+            return agent.reward_critic.q_value(*pairs).view(shape), agent.cost_critic.q_value(*pairs).view(shape)
+
+        policies = [actor(features) for actor in (agent.offline_actor, agent.policy) if actor is not None]
+        return Reading(policies, agent.reachability.probability(features), judge)
+
+
+class LaidOut:
+    """Asks copies of the weights. What the agent learns later it does not know."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        rssm, layers = agent.model.rssm, agent.model.encoder.layers
+        self._encoder = [_Convolution(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
+        self._groups, self._classes, size = rssm.groups, rssm.classes, rssm.groups * rssm.classes
+        device = rssm.post_image.weight.device
+        self._offset = torch.arange(0, size, rssm.classes, device=device)  # (S,), the row of each group's class 0
+        inputs = rssm.inputs[0]
+        assert isinstance(inputs, nn.Linear)
+        first = inputs.weight.detach().T  # (S * K + A, units)
+        self._input_z, self._input_action = first[:size].contiguous(), first[size:].contiguous()
+
+        actors = [actor for actor in (agent.offline_actor, agent.policy) if actor is not None]
+        self._small = _Stack.of([*(actor.net for actor in actors), agent.reachability.head])
+        self._critics = _Stack.of([agent.reward_critic.q, agent.cost_critic.q])
+        self._actors, self._units = len(actors), agent.config.units
+        both = torch.cat([_side_by_side(stack.weights[0][:, : agent.model.feature_size]) for stack in self._stacks], 1)
+        self._first_h, self._first_z = both[: rssm.deter].contiguous(), both[rssm.deter :].contiguous()
+        self._first_action = _side_by_side(self._critics.weights[0][:, agent.model.feature_size :])  # (A, 2M * units)
+
+    @property
+    def _stacks(self) -> tuple[_Stack, _Stack]:
+        return self._small, self._critics
+
+    def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
+        rssm, seen = self.agent.model.rssm, self.agent.model.encoder.stem(images)
+        for layer in self._encoder:
+            seen = layer(seen)
+        x = torch.addmm(self._times_z(latent.z, self._input_z), action, self._input_action)
+        h = rssm.cell(rssm.inputs[2](rssm.inputs[1](x)), latent.h)
+        logits = rssm.post_out(rssm.post_memory(h) + rssm.post_image(seen.flatten(1)))
+        logits = logits.view(-1, self._groups, self._classes)
+        z = torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        return Latent(h, z)
+
+    def read(self, latent: Latent) -> Reading:
+        first = torch.addmm(self._times_z(latent.z, self._first_z), latent.h, self._first_h)  # (n, heads * units)
+        small, critics = first.tensor_split([self._small.heads * self._units], 1)
+        out = self._small(small.unflatten(1, (-1, self._units)).transpose(0, 1))  # (heads, n, 2A)
+        actor = self.agent.policy
+        policies = [actor.distribution(out[i]) for i in range(self._actors)]
+        probability = torch.sigmoid(out[-1, :, 0])
+
+        def judge(actions: Tensor) -> tuple[Tensor, Tensor]:
+            pairs = critics.unsqueeze(1) + actions @ self._first_action  # (n, k, 2M * units)
+            logits = self._critics(pairs.view(-1, self._critics.heads, self._units).transpose(0, 1))
+            reward, cost = logits.chunk(2)  # (M, n * k, bins) each
+            agent, shape = self.agent, actions.shape[:2]
+            return agent.reward_critic.worst(reward).view(shape), agent.cost_critic.worst(cost).view(shape)
+
+        return Reading(policies, probability, judge)
+
+    def _times_z(self, z: Tensor, rows: Tensor) -> Tensor:
+        """One-hot z (n, S, K), or zeros before the first step, times ``rows`` (S * K, ...) -> (n, ...)."""
+        hot, index = z.max(-1)  # (n, S)
+        return nn.functional.embedding_bag(index + self._offset, rows, mode="sum", per_sample_weights=hot)
+
+
+class _Convolution:
+    """Kernel 4, stride 2, padding 1. (n, C, W, W), channels last in memory -> (n, c, W / 2, W / 2).
+
+    For few pixels the library spends most of its time on bringing the weights into an order of its own.
+    """
+
+    FEW = 64  # pixels of the output; measured
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self._layer = layer
+        self._matrix = layer.weight.detach().permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (16 * C, c)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, channels, width, _ = x.shape
+        side = width // 2
+        if n * side**2 > self.FEW:
+            return self._layer(x)
+        x = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()  # (n, W + 2, W + 2, C)
+        image, line, pixel, _ = x.stride()
+        windows = x.as_strided((n, side, side, 4, 4 * channels), (image, 2 * line, 2 * pixel, line, 1))
+        out = windows.reshape(n * side**2, -1) @ self._matrix
+        return out.view(n, side, side, -1).permute(0, 3, 1, 2)
+
+
+class _Stack(NamedTuple):
+    """Perceptrons of equal depth and width as one; those with fewer outputs have zeros in the columns they lack."""
+
+    weights: list[Tensor]  # (heads, in, out) of each layer
+    gains: list[Tensor]  # (heads, 1, units) of each layer norm
+    offsets: list[Tensor]
+    bias: Tensor  # (heads, 1, out)
+
+    @staticmethod
+    def of(nets: Sequence[MLP | EnsembleMLP]) -> _Stack:
+        parts = [_layers(net) for net in nets]
+        width = max(part.bias.shape[-1] for part in parts)
+
+        def join(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat(list(tensors)).contiguous()
+
+        def widen(tensor: Tensor) -> Tensor:
+            return nn.functional.pad(tensor, (0, width - tensor.shape[-1]))
+
+        hidden = [join(layer) for layer in zip(*(part.weights[:-1] for part in parts), strict=True)]
+        return _Stack(
+            [*hidden, join([widen(part.weights[-1]) for part in parts])],
+            [join(layer) for layer in zip(*(part.gains for part in parts), strict=True)],
+            [join(layer) for layer in zip(*(part.offsets for part in parts), strict=True)],
+            join([widen(part.bias) for part in parts]),
+        )
+
+    @property
+    def heads(self) -> int:
+        return len(self.bias)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """(heads, n, units), the sums of the first layer -> (heads, n, out)."""
+        for weight, gain, offset in zip(self.weights[1:], self.gains, self.offsets, strict=True):
+            y = torch.addcmul(offset, nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3), gain)
+            y = torch.bmm(nn.functional.silu(y), weight)
+        return y + self.bias
+
+
+def _layers(net: MLP | EnsembleMLP) -> _Stack:
+    """The weights of a perceptron, or of several."""
+    if isinstance(net, EnsembleMLP):
+        weights, gains, offsets = ([t.detach() for t in part] for part in (net.weights, net.gains, net.offsets))
+        return _Stack(weights, gains, offsets, net.bias.detach())
+    linears = [layer for layer in net.hidden if isinstance(layer, nn.Linear)]
+    norms = [layer for layer in net.hidden if isinstance(layer, nn.LayerNorm)]
+    return _Stack(
+        [layer.weight.detach().T[None] for layer in (*linears, net.out)],
+        [norm.weight.detach()[None, None] for norm in norms],
+        [norm.bias.detach()[None, None] for norm in norms],
+        net.out.bias.detach()[None, None],
+    )
+
+
+def _side_by_side(weight: Tensor) -> Tensor:
+    """(heads, in, units) -> (in, heads * units)."""
+    return weight.transpose(0, 1).flatten(1)
