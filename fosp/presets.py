@@ -42,7 +42,7 @@ _CORES = RunConfig(
         slow_fraction=0.2,
         average=0.01,
         model_scales=ModelScales(image=0.01, reward=5.0, cost=5.0, reward_ahead=5.0, cost_ahead=5.0),
-        actor_scales=ActorScales(likelihood=0.15, pathwise=0.5),
+        actor_scales=ActorScales(likelihood=0.15, pathwise=0.5, dynamics=1.0),
         constraint=ConstraintConfig(budget=2.0),
     ),
     optimiser=OptimiserConfig(model_rate=1e-3, critic_rate=1e-3, actor_rate=1e-3, behaviour_every=0),

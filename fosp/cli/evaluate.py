@@ -12,8 +12,10 @@ import tyro
 class Options:
     """Score checkpoints on the same held-out layouts, with intervals and paired differences."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]]
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders or checkpoints, each as PATH or LABEL=PATH."""
+    checkpoint: tuple[str, ...] = ()
+    """The same, named."""
     task: str | None = None
     """Registered task; none is that of the first checkpoint."""
     scenario: str | None = None
@@ -45,7 +47,7 @@ def run(options: Options) -> int:
 
     values = vars(options).copy()
     as_json = values.pop("json")
-    named = api.by_label(map(_label_and_path, values.pop("checkpoints")))
+    named = api.by_label(map(_label_and_path, values.pop("checkpoints") + values.pop("checkpoint")))
     document = api.evaluate(named, **values)
     if as_json:
         import json

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -64,8 +63,16 @@ def _join_repeats(options: type, words: Sequence[str]) -> list[str]:
 
 def _flags_with_several(options: type) -> set[str]:
     hints = get_type_hints(options)
+    several = {name for name, hint in hints.items() if tuple in (get_origin(hint), *map(get_origin, get_args(hint)))}
+    return _flags(options) & {_flag(name) for name in several}
+
+
+def _flags(options: type) -> set[str]:
+    """What begins with -- and is known."""
+    (marker,) = tyro.conf.Positional[int].__metadata__  # type: ignore[attr-defined]
+    hints = get_type_hints(options, include_extras=True)
     return {
-        _flag(name) for name, hint in hints.items() if tuple in (get_origin(hint), *map(get_origin, get_args(hint)))
+        _flag(name) for name, hint in hints.items() if get_origin(hint) is not Annotated or marker not in get_args(hint)
     }
 
 
@@ -98,8 +105,7 @@ def _unrecognized(tokens: Sequence[str], options: type) -> UserError:
     word = tokens[0]
     if not word.startswith("-"):
         return UserError(f"unexpected word {word!r}; options begin with --")
-    flags = {_flag(field.name) for field in dataclasses.fields(options)} | {"--help"}
-    return unknown("option", word.partition("=")[0], flags)
+    return unknown("option", word.partition("=")[0], _flags(options) | {"--help"})
 
 
 def _name(argument: Any) -> str:

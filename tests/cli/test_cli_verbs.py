@@ -381,7 +381,7 @@ def test_scores_that_are_damaged_or_missing(place: Path, tmp_path: Path, capsys:
         (["{place}/run", "--record", "1"], ["--record 1", "--out"]),
         (["{place}/run", "--episodes", "0"], ["--episodes 0"]),
         (["{place}/run", "--scenario", "no-hazards"], ["'no-hazards'", "hazards"]),
-        (["{place}/run", "--task", "SafetyPointGoal9"], ["'SafetyPointGoal9'", "SafetyPointGoal1"]),
+        (["{place}/run", "--task", "SafetyPointGoal9"], ["'SafetyPointGoal9'", "SafetyPointGoal"]),
         (["{place}/run", "--quality", "quick"], ["'quick'"]),
         (["{place}/run", "--cost-limit", "low"], ["--cost-limit", "'low'"]),
         (["{place}/run", "--out", "{place}/a-file"], ["a-file", "choose another place"]),
