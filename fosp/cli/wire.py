@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from fosp.presets import RunConfig
 from fosp.training import checkpoint
 from fosp.training.offline import to_tensors
 from fosp.types import Batch, Schema, UserError
+
+if TYPE_CHECKING:
+    from fosp.envs import Scenario  # MuJoCo is slow to import
 
 
 def pick_device(name: str) -> torch.device:
@@ -141,7 +144,7 @@ def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Le
     agent.expand()
     if config.online.fresh_actor:
         size = (agent.model.feature_size, agent.model.actions, config.agent.units, config.agent.layers)
-        agent.actor = Actor(*size).to(device)
+        agent.restart_actor(Actor(*size).to(device))
     # Online, everything goes on learning from images, whatever the stages of pretraining were.
     optimiser = replace(config.optimiser, behaviour_every=max(1, config.optimiser.behaviour_every))
     return wrap_learner(agent, replace(config, optimiser=optimiser), device)
@@ -212,10 +215,10 @@ def load_policy(
     if samples is not None:
         expansion = replace(agent.config.expansion, samples=samples)
         agent.config = replace(agent.config, expansion=expansion)
-    return AgentPolicy(agent, Schema.from_json(facts["schema"]), explore, seed)
+    return AgentPolicy(agent, Schema.from_json(facts["schema"]), explore, seed, frozen=True)
 
 
-def make_env(task: str, scenario: str | None = None, quality: str = "fast", **options: Any) -> Any:
+def make_env(task: str, scenario: str | Scenario | None = None, quality: str = "fast", **options: Any) -> Any:
     """The environment of a task; a function of a module, so that worker processes can be given it."""
     from fosp import envs
 

@@ -23,6 +23,8 @@ from fosp.types import UserError
 
 #: Yaw rate per unit of the second action, rad/s (measured on the Point; linear up to 0.95, where it saturates).
 TURN_RATE = 3.16
+#: Half the horizontal angle that either camera sees, radians; what lies to the sides is in neither.
+HALF_VIEW = math.radians(45)
 
 State = Mapping[str, Any]
 
@@ -36,8 +38,19 @@ class Carry:
     random: np.random.Generator | None = None  # made from the first state
     drift: np.ndarray = field(default_factory=lambda: np.zeros(2))  # smooth noise, unit variance
     wander_steps: int = 0  # remaining steps of the present exploration burst
+    seen_goal: tuple[float, float] | None = None  # the goal that a camera has shown
     plan: Plan | None = None  # what ``safe`` intends
+    errand: Errand | None = None  # where a random drive leads
     diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Errand:
+    """A drive to a random place, forward or backward, for some steps."""
+
+    place: np.ndarray  # xy, metres
+    thrust: float  # 1 or -1
+    steps: int
 
 
 class Behaviour:
@@ -66,15 +79,25 @@ class Behaviour:
             carry.random = _generator(self.seed, state)
             carry.drift = carry.random.standard_normal(2)
         carry.drift = drift(carry.drift, carry.random, state["step_seconds"])
-        action = self._explore(self._rule(state, carry), carry)
+        action = self._explore(self._intend(state, carry), state, carry)
         return np.clip(action, -1.0, 1.0).astype(np.float32), carry
 
-    def _explore(self, action: np.ndarray, carry: Carry) -> np.ndarray:
+    def _intend(self, state: State, carry: Carry) -> np.ndarray:
+        """The rule's action once a camera has shown the present goal; until then, a look around."""
+        goal = (float(state["goal_xy"][0]), float(state["goal_xy"][1]))
+        if in_view(state):
+            carry.seen_goal = goal
+        if carry.seen_goal != goal:
+            carry.plan = None
+            return _search(state)
+        return self._rule(state, carry)
+
+    def _explore(self, action: np.ndarray, state: State, carry: Carry) -> np.ndarray:
         if self.noise <= 0 or carry.random is None:
             return action
         if carry.wander_steps > 0:
             carry.wander_steps -= 1
-            return wander(carry.drift)
+            return _random(state, carry)
         # Bursts of mean length L started with probability p cover a share pL / (1 + pL) of the steps.
         if carry.random.random() < self.noise / (self.burst_steps * max(1.0 - self.noise, 1e-6)):
             carry.wander_steps = int(carry.random.integers(self.burst_steps // 2, self.burst_steps * 3 // 2))
@@ -100,6 +123,13 @@ def _generator(seed: int, state: State) -> np.random.Generator:
     return np.random.default_rng([seed, *start.view(np.uint32).tolist()])
 
 
+def in_view(state: State) -> bool:
+    """Whether a camera shows at least the middle of the goal."""
+    x, y = state["goal_xy"] - state["agent_xy"]
+    bearing = abs(_wrap(math.atan2(y, x) - state["agent_yaw"]))
+    return min(bearing, math.pi - bearing) <= HALF_VIEW
+
+
 def drift(value: np.ndarray, random: np.random.Generator, seconds: float, memory: float = 0.5) -> np.ndarray:
     """One step of smooth noise of unit variance that forgets itself in ``memory`` seconds. Shapes (2,)."""
     keep = math.exp(-seconds / memory)
@@ -115,15 +145,47 @@ def wander(noise: np.ndarray) -> np.ndarray:
 
 
 def _random(state: State, carry: Carry) -> np.ndarray:
-    return wander(carry.drift)
+    """Half of the time smooth noise, else a drive at full speed to a random place, every second one close to the goal.
+
+    Noise alone is slow and seldom near a goal. In a log where all speed leads to the goal, and whoever is near arrives,
+    a model takes speed for progress and nearness for arrival, and a policy learns to hover.
+    """
+    if carry.errand is None or carry.errand.steps <= 0:
+        carry.errand = _errand(state, carry)
+    carry.errand.steps -= 1
+    if carry.errand.thrust == 0:
+        return wander(carry.drift)
+    return _drive(state, carry.errand.place, carry.errand.thrust)
+
+
+def _errand(state: State, carry: Carry) -> Errand:
+    random = carry.random
+    assert random is not None
+    everything = [*state["objects"].values(), state["goal_xy"]]
+    half = 1.5 * max(float(np.abs(xy).max()) for xy in everything)
+    place = random.uniform(-half, half, 2)
+    if random.random() < 0.5:
+        angle, distance = random.uniform(-math.pi, math.pi), random.uniform(0.3, 1.0)
+        place = state["goal_xy"] + distance * np.array([math.cos(angle), math.sin(angle)])
+    return Errand(place, float(random.choice((-1.0, 0.0, 0.0, 1.0))), int(random.integers(4, 20)))
+
+
+def _drive(state: State, place: np.ndarray, thrust: float) -> np.ndarray:
+    """Turn the nose (the tail where thrust is -1) to a place within two steps and push as far as it points there."""
+    offset = place - state["agent_xy"]
+    error = _wrap(math.atan2(offset[1], offset[0]) - state["agent_yaw"] + (math.pi if thrust < 0 else 0.0))
+    turn = error / (TURN_RATE * state["step_seconds"] * 2)
+    return np.array([thrust * math.cos(error), turn])
+
+
+def _search(state: State) -> np.ndarray:
+    """Turn on the spot, on in the direction in which it turns already, else to the left."""
+    return np.array([0.0, math.copysign(1.0, state["agent_yaw_rate"])])
 
 
 def _unsafe(state: State, carry: Carry) -> np.ndarray:
-    """Turn to the goal within two steps and push as far as the nose points there."""
-    offset = state["goal_xy"] - state["agent_xy"]
-    error = _wrap(math.atan2(offset[1], offset[0]) - state["agent_yaw"])
-    turn = error / (TURN_RATE * state["step_seconds"] * 2)
-    return np.array([math.cos(error), turn])
+    """Straight to the goal, whatever lies on the way."""
+    return _drive(state, state["goal_xy"], 1.0)
 
 
 def _safe(state: State, carry: Carry) -> np.ndarray:
