@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fosp import config as mechanism
 from fosp.cli import limits, wire
@@ -39,6 +39,9 @@ from fosp.training.offline import Trainer
 from fosp.training.online import finetune as run_finetuning
 from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError, unknown
 
+if TYPE_CHECKING:
+    from fosp.envs import Scenario  # MuJoCo is slow to import, and pretraining knows no environment
+
 PathLike = str | os.PathLike[str]
 #: What pretraining can do, and what its run folder calls it.
 METHODS = {"fosp": "pretrain", "cloning": "bc"}
@@ -50,7 +53,7 @@ def collect(
     *,
     episodes: int = 150,
     seed: int = 0,
-    scenario: str | None = None,
+    scenario: str | Scenario | None = None,
     behaviours: Sequence[str] = ("unsafe", "safe", "random"),
     noises: Sequence[float] = (0.0, 0.2, 0.4),
     checkpoint: PathLike | None = None,
@@ -86,7 +89,7 @@ def collect(
             make,
             plan,
             workers=_workers(workers, len(plan)),
-            scenario=scenario,
+            scenario=_name(scenario),
             created={"quality": quality, "checkpoint": None if checkpoint is None else os.fspath(checkpoint)},
             progress=show,
         )
@@ -209,7 +212,7 @@ def finetune(
     out: PathLike,
     *,
     task: str | None = None,
-    scenario: str | None = None,
+    scenario: str | Scenario | None = None,
     data: PathLike | None = None,
     config: PathLike | None = None,
     overrides: Sequence[str] = (),
@@ -225,7 +228,7 @@ def finetune(
     offline policy is then run on the very layouts that were learned on, so that violations made while learning can be
     compared: ``episodes.jsonl`` against ``frozen.jsonl``.
     """
-    from fosp.envs import find_scenario, find_task
+    from fosp.envs import find_scenario, find_task, suite_hash
 
     source = checkpoint.resolve(checkpoint_path)
     agent, facts = wire.load_agent(source)
@@ -237,9 +240,10 @@ def finetune(
     settings = mechanism.override(base, overrides)
     limits.check(settings)
     task = find_task(task or schema.task).id
-    find_scenario(scenario)
     seeds = _layouts(ONLINE_SEEDS, seed, settings.online.episodes)
+    digest = suite_hash(task, find_scenario(scenario), seeds)
     make_env = partial(wire.make_env, task, scenario, quality)
+    scenario = _name(scenario)
     _same_schema(schema, make_env, checkpoint_path)
     log = _log_of(facts, data)
     log.require(schema)
@@ -248,7 +252,8 @@ def finetune(
     run = Run(out)
     about = {"kind": "finetune", "task": task, "scenario": scenario, "seed": seed, "quality": quality}
     dataset = wire.dataset_facts(log, log.path)
-    run.begin(mechanism.to_yaml(settings), {**about, "dataset": dataset, "checkpoint": _origin(source)})
+    pinned = {"suite_hash": digest, "dataset": dataset, "checkpoint": _origin(source)}
+    run.begin(mechanism.to_yaml(settings), {**about, **pinned})
     store = _online_store(run, schema, scenario)
     training = settings.training
     sampler: BatchSource = MixedSampler(
@@ -256,7 +261,7 @@ def finetune(
         Sampler(store, training.batch, training.length, settings.seed + 1),
         settings.online.offline_share,
     )
-    described = wire.describe(settings, schema, "fosp", dataset, expanded=True, scenario=scenario)
+    described = wire.describe(settings, schema, "fosp", dataset, expanded=True, scenario=scenario, suite_hash=digest)
     trainer = Trainer(learner, sampler, run, training, picked, described)
     trainer.resume()
     envs = [make_env() for _ in range(settings.online.envs)]
@@ -271,6 +276,11 @@ def finetune(
     if compare:
         _compare_frozen(run, source, make_env, [row["seed"] for row in run.rows("episodes.jsonl")], workers)
     return path
+
+
+def _name(scenario: str | Scenario | None) -> str | None:
+    """What files say of a scenario; None is the task as it is."""
+    return scenario if scenario is None or isinstance(scenario, str) else scenario.name
 
 
 def _layouts(allowed: range, seed: int, count: int) -> range:
@@ -352,7 +362,7 @@ def evaluate(
     checkpoints: Mapping[str, PathLike] | Iterable[PathLike],
     *,
     task: str | None = None,
-    scenario: str | None = None,
+    scenario: str | Scenario | None = None,
     episodes: int = 20,
     seed: int = 0,
     cost_limit: float = 10.0,
@@ -368,7 +378,7 @@ def evaluate(
     ``evaluation/<scenario>.json`` and, for ``record`` layouts of each policy, ``rollouts/*.npz`` for the report. The
     score is also noted in each checkpoint, for ``verify``.
     """
-    from fosp.envs import SCENARIOS, find_scenario, find_task, suite_hash
+    from fosp.envs import find_scenario, find_task, suite_hash
 
     given = checkpoints if isinstance(checkpoints, Mapping) else None
     named = by_label([(str(k), p) for k, p in given.items()] if given is not None else [("", p) for p in checkpoints])
@@ -378,8 +388,9 @@ def evaluate(
     paths = {label: checkpoint.resolve(path) for label, path in named.items()}
     facts = {label: checkpoint.read_config(path) for label, path in paths.items()}
     task = find_task(task or next(iter(facts.values()))["schema"]["task"]).id
-    find_scenario(scenario)
+    found = find_scenario(scenario)
     make_env = partial(wire.make_env, task, scenario, quality)
+    scenario = _name(scenario)
     for label, path in paths.items():
         _same_schema(Schema.from_json(facts[label]["schema"]), make_env, path)
     seeds = _layouts(HELD_OUT_SEEDS, seed, episodes)
@@ -389,8 +400,8 @@ def evaluate(
         (label, partial(wire.load_policy, os.fspath(path), samples=samples), _meta(path, facts[label], samples))
         for label, path in paths.items()
     ]
-    digest = suite_hash(task, scenario, seeds)
-    texts = {"scenario": SCENARIOS[scenario or "nominal"].text}
+    digest = suite_hash(task, found, seeds)
+    texts = {"scenario": found.text}
     document = _evaluate(entries, make_env, seeds, task, scenario, cost_limit, workers, digest=digest, texts=texts)
     for policy, path in zip(document["policies"], paths.values(), strict=True):
         _note_score(path, document, policy, {"samples": samples, "quality": quality})

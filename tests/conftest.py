@@ -7,6 +7,8 @@ from hypothesis import settings
 
 if sys.platform.startswith("linux"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # also where there is a display: tests open no windows
+    for _name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        os.environ.pop(_name, None)
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The networks here are tiny: a second thread costs more than it brings, and against a busy core many times more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -15,9 +15,9 @@ from test_architecture import PACKAGE, imports
 ROOT = PACKAGE.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-#: Modules whose distribution has another name, or that belong to the interface of one (MuJoCo draws through PyOpenGL,
-#: Jinja2 returns MarkupSafe's strings) and so come with it.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "OpenGL": "mujoco", "markupsafe": "jinja2"}
+#: Modules whose distribution has another name, or that belong to the interface of one (MuJoCo draws through PyOpenGL
+#: and GLFW, Jinja2 returns MarkupSafe's strings) and so come with it.
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "OpenGL": "mujoco", "glfw": "mujoco", "markupsafe": "jinja2"}
 
 
 def declared() -> dict[str, Requirement]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import yaml
 import fosp
 from fosp import api, presets
 from fosp.data.store import Store
+from fosp.envs import Scenario, suite_hash
 from fosp.envs import env as simulator
 from fosp.training import checkpoint
 from fosp.types import COLLECT_SEEDS, HELD_OUT_SEEDS, ONLINE_SEEDS
@@ -222,6 +223,7 @@ def test_fine_tuning_learned(road: Road) -> None:
     assert record["checkpoint"]["hash"] == checkpoint.check_files(road.offline)
     facts = read(road.tuned / "policy" / "config.json")
     assert facts["expanded"] is True and facts["scenario"] == SCENARIO
+    assert facts["suite_hash"] == record["suite_hash"] == suite_hash(TASK, SCENARIO, ONLINE_SEEDS[:3])
     before, after = (checkpoint.read_tensors(path, "policy/model") for path in (road.offline, road.tuned))
     actor = [name for name in before if name.startswith("actor.")]
     assert all((before[name] == after[f"offline_{name}"]).all() for name in actor)  # pi_off is frozen
@@ -258,6 +260,14 @@ def test_a_log_that_moved_is_asked_for(road: Road, tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_a_scenario_of_ones_own_is_evaluated_under_its_name_and_hash(road: Road) -> None:
+    own = Scenario("dusk", "twenty frames of it", lambda task: replace(task, max_frames=20))
+    document = fosp.evaluate({"tuned": road.tuned}, scenario=own, episodes=1, workers=0)
+    assert (document["scenario"], document["texts"]["scenario"]) == ("dusk", "twenty frames of it")
+    assert document["suite_hash"] == suite_hash(TASK, own, HELD_OUT_SEEDS[:1])
+    assert document["policies"][0]["episodes"][0]["steps"] == 5
 
 
 def test_both_policies_met_the_same_held_out_layouts(road: Road) -> None:

@@ -27,6 +27,8 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "doctor": Verb("fosp.cli.doctor", "try what this machine offers (renderer, codec, devices) and print what to mend"),
     "demo": Verb("fosp.cli.demo", "the whole road in about 20 minutes: collect, pretrain, fine-tune, evaluate, report"),
+    "parity": Verb("fosp.cli.parity", "replay recordings of the original Safety-Gymnasium and tell the differences"),
+    "suites": Verb("fosp.cli.suites", "list or draw the unseen scenarios"),
     "collect": Verb("fosp.cli.collect", "write a log of episodes by scripted behaviours or a trained policy"),
     "data show": Verb("fosp.cli.data_show", "list what a dataset holds"),
     "data inspect": Verb("fosp.cli.data_inspect", "draw a dataset"),
@@ -36,7 +38,7 @@ VERBS: dict[str, Verb] = {
     "report": Verb("fosp.cli.report", "one HTML page about runs and evaluations"),
     "verify": Verb("fosp.cli.verify", "check whether a checkpoint's recorded score holds here"),
     "study": Verb("fosp.cli.study", "the whole road at full length, over several seeds"),
-    "bench": Verb("fosp.cli.bench", "measure training, environment and policy speed, and memory"),
+    "bench": Verb("fosp.cli.bench", "measure training, acting, environment and data path: speed and memory"),
     "version": Verb("fosp.cli.version", "the versions of fosp and of what its results depend on"),
 }
 

@@ -23,8 +23,9 @@ except Exception as _error:  # of many kinds: it loads the GL libraries that MUJ
         f"({type(_error).__name__}: {_error}); set MUJOCO_GL to egl, osmesa or glfw, whichever is installed."
     ) from _error
 
+from fosp.envs.adapter import from_safety_gymnasium
 from fosp.envs.env import CAMERAS, SafetyEnv
-from fosp.envs.suites import SCENARIOS, Scenario, find_scenario, suite_hash
+from fosp.envs.suites import SCENARIOS, SUITES, Scenario, Suite, find_scenario, suite_hash
 from fosp.envs.tasks import TASKS, Task, find_task
 from fosp.plugin import register
 
@@ -42,12 +43,15 @@ register()  # where the package is not installed but only on the path, Gymnasium
 __all__ = [
     "CAMERAS",
     "SCENARIOS",
+    "SUITES",
     "TASKS",
     "SafetyEnv",
     "Scenario",
+    "Suite",
     "Task",
     "find_scenario",
     "find_task",
+    "from_safety_gymnasium",
     "make",
     "suite_hash",
 ]

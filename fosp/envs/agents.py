@@ -6,6 +6,7 @@ is the direction of its x axis.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +41,27 @@ class Agent(Protocol):
 
     @property
     def mirror(self) -> tuple[float, ...]:
-        """Signs of the action in a mirrored world; empty where robot and cameras are not their own mirror image."""
+        """Signs of the action in a mirrored world; empty where no change of signs mirrors the robot's motion."""
+        ...
+
+    @property
+    def nose(self) -> float:
+        """Direction in which it drives forward, as an angle from its x axis, radians."""
+        ...
+
+    @property
+    def reach(self) -> float:
+        """Radius of the smallest upright cylinder around the body frame that contains it, metres."""
+        ...
+
+    @property
+    def top_speed(self) -> float:
+        """Mean speed at full thrust straight ahead, m/s (measured)."""
+        ...
+
+    @property
+    def top_turn(self) -> float:
+        """Mean yaw rate at a full turn on the spot, rad/s (measured)."""
         ...
 
     def add(self, spec: mujoco.MjSpec) -> None:
@@ -83,6 +104,10 @@ class Point:
     height: float = 0.1
     geoms: tuple[str, ...] = ("agent", "pointarrow")
     mirror: tuple[float, ...] = (1.0, -1.0)  # the same push, the opposite turn
+    nose: float = 0.0
+    reach: float = 0.1582  # the nose's edge, at (0.15, 0.05)
+    top_speed: float = 1.5
+    top_turn: float = 3.0
 
     def add(self, spec: mujoco.MjSpec) -> None:
         body = spec.worldbody.add_body(name="agent", pos=(0, 0, self.height))
@@ -96,7 +121,7 @@ class Point:
         body.add_geom(
             name="pointarrow", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.05, 0.05, 0.05), pos=(0.1, 0, 0), rgba=BLUE
         )
-        body.add_site(name="agent", size=(0.032, 0.032, 0.032), rgba=(1, 0, 0, 0.1))
+        body.add_site(name="agent", size=(0.032, 0.005, 0.005), rgba=(1, 0, 0, 0.1))
         add_cameras(body, height=0.15, front=(1.0, 0.0))
         self._add_motors(spec)
 
@@ -110,4 +135,65 @@ class Point:
         turn.set_to_velocity(kv=1.0)
 
 
-AGENTS: dict[str, Agent] = {"Point": Point()}
+@dataclass(frozen=True)
+class Car:
+    """Two driven wheels and a passive caster ball under the nose, which points to local -y.
+
+    Actions are the torques of the wheels ``left`` and ``right``; both positive drives forward. The body named ``left``
+    lies at local -x, which is the driver's right-hand side: left > right turns counter-clockwise. The motors saturate
+    at 0.02 of their range of 1. In a mirror the wheels change places, which signs of the action cannot express.
+    """
+
+    timestep: float = 0.004
+    density: float = 5.0
+    height: float = 0.1
+    geoms: tuple[str, ...] = (
+        "agent", "back_bumper", "back_connector", "front_bumper", "front_connector", "left", "right", "rear",
+    )  # fmt: skip
+    mirror: tuple[float, ...] = ()
+    nose: float = -math.pi / 2
+    reach: float = 0.2157  # the outer edges of the driven wheels, at (0.155, 0.15)
+    top_speed: float = 0.78
+    top_turn: float = 1.3
+
+    def add(self, spec: mujoco.MjSpec) -> None:
+        box, body = mujoco.mjtGeom.mjGEOM_BOX, spec.worldbody.add_body(name="agent", pos=(0, 0, self.height))
+        body.add_freejoint(name="agent")
+        body.add_geom(name="agent", type=box, size=(0.1, 0.1, 0.05), rgba=RED)
+        for name, size, position in (
+            ("back_bumper", (0.1, 0.01, 0.05), (0, 0.15, 0)),
+            ("back_connector", (0.01, 0.025, 0.03), (0, 0.125, 0)),
+            ("front_bumper", (0.05, 0.01, 0.05), (0, -0.165, 0)),
+            ("front_connector", (0.05, 0.03, 0.01), (0, -0.13, 0.04)),
+        ):
+            body.add_geom(name=name, type=box, size=size, pos=position, rgba=BLUE)
+        body.add_site(name="agent", size=(0.032, 0.005, 0.005))
+        self._add_wheels(spec, body)
+        add_cameras(body, height=0.2, front=(0.0, -1.0))
+
+    @staticmethod
+    def _add_wheels(spec: mujoco.MjSpec, body: mujoco.MjsBody) -> None:
+        for name, side in (("left", -1), ("right", 1)):
+            wheel = body.add_body(name=name, pos=(0.1 * side, 0.1, -0.05))
+            wheel.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_HINGE, axis=(1, 0, 0), damping=0.001)
+            inner, outer = sorted((0.005 * side, 0.055 * side))
+            axle = (inner, 0, 0, outer, 0, 0)
+            wheel.add_geom(
+                name=name, type=mujoco.mjtGeom.mjGEOM_CYLINDER, fromto=axle, size=(0.05, 0, 0), rgba=RED
+            )  # fmt: skip
+            motor = spec.add_actuator(
+                name=name,
+                target=name,
+                trntype=mujoco.mjtTrn.mjTRN_JOINTINPARENT,
+                ctrllimited=True,
+                ctrlrange=(-1, 1),
+                forcelimited=True,
+                forcerange=(-0.02, 0.02),
+            )
+            motor.set_to_motor()
+        caster = body.add_body(name="rear", pos=(0, -0.1, -0.05))
+        caster.add_joint(name="rear", type=mujoco.mjtJoint.mjJNT_BALL, damping=0.001)
+        caster.add_geom(name="rear", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.05, 0, 0), rgba=RED)
+
+
+AGENTS: dict[str, Agent] = {"Point": Point(), "Car": Car()}

@@ -1,7 +1,6 @@
-"""Physics and task as a Gymnasium environment with two cameras, a reward, and a cost in ``info``.
+"""Physics and task as a Gymnasium environment with two cameras or a lidar, a reward, and a cost in ``info``.
 
-One frame, in order: ten physics steps; reward (with the test whether the goal is reached); cost; only then the next
-goal is placed. So reward and cost speak of the state *before* the goal moves and the image shows the *new* goal.
+What happens in a frame, and in which order, stands in ``fosp.envs.referee``. An observation shows the state after it.
 """
 
 from __future__ import annotations
@@ -13,24 +12,28 @@ import numpy as np
 from gymnasium import spaces
 from numpy.random import RandomState
 
-from fosp.envs.layout import LayoutError, sample_layout, sample_rotations
-from fosp.envs.objects import Hazards
+from fosp.envs.layout import LayoutError
+from fosp.envs.lidar import StateReader
+from fosp.envs.objects import BUTTON_TIMER, GOAL_BUTTON, Buttons, Goal, Gremlins, Hazards
+from fosp.envs.referee import Referee
 from fosp.envs.render import QUALITIES, Painter
 from fosp.envs.suites import Scenario, find_scenario
 from fosp.envs.tasks import Task, find_task
+from fosp.envs.viewer import Window, has_display, require_display
 from fosp.envs.world import PHYSICS_STEPS, World
 from fosp.types import Schema, UserError
 
 #: Name in the observation -> camera of the model.
 CAMERAS = {"image_front": "vision", "image_back": "vision_back"}
-#: A frame's reward is clipped to this range; it never matters in the tasks as they are.
-REWARD_LIMIT = 10.0
+#: What can be observed: a dict of the two cameras' images, or the vector of ``fosp.envs.lidar``.
+OBSERVATIONS = ("images", "lidar")
 
-Observation = dict[str, np.ndarray]
+#: ``dict[str, np.ndarray]`` of images, or one ``np.ndarray``.
+Observation = Any
 
 
 class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
-    """A safe navigation task seen through two cameras.
+    """A safe navigation task seen through two cameras, or felt through sensors and a lidar.
 
     Parameters
         task: a registered id or short name, or a task configuration.
@@ -38,7 +41,9 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         quality: "fast" or "faithful" images, see ``fosp.envs.render``.
         image_size: height and width of the observed images, pixels.
         scenario: name of a scenario or a scenario, see ``fosp.envs.suites``; None is the task as it is.
-        render_mode: None, or "rgb_array": ``render`` gives a 256x256 picture for people.
+        render_mode: None; "rgb_array": ``render`` gives a 256x256 picture for people; "human": every frame is shown in
+            a window, in real time.
+        observation: "images", or "lidar": a flat vector, see ``fosp.envs.lidar``, and nothing is drawn.
 
     ``info`` has the same keys at reset and at every step: ``cost``, ``cost_<term>``, ``reward_<term>``, ``goal_met``
     (how often, within the step), ``frames``. An episode is truncated after ``task.max_frames`` frames. It is
@@ -46,7 +51,7 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
     Raises: ``UserError`` for unknown names and values out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 12.5}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 12.5}
 
     def __init__(
         self,
@@ -56,26 +61,32 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         image_size: int = 64,
         scenario: str | Scenario | None = None,
         render_mode: str | None = None,
+        observation: str = "images",
     ) -> None:
         self.scenario = find_scenario(scenario)
         self.base_task = find_task(task) if isinstance(task, str) else task
         self.task = self.scenario.change(self.base_task)
-        self._check(action_repeat, quality, image_size, render_mode)
+        self._check(action_repeat, quality, image_size, render_mode, observation)
         self.action_repeat, self.quality, self.image_size = action_repeat, quality, image_size
         self.render_mode = render_mode
         self.world = World(self.task)
         self.step_seconds = self.world.agent.timestep * PHYSICS_STEPS * action_repeat
-        self.metadata = {**self.metadata, "render_fps": 1.0 / self.step_seconds}
+        modes = [mode for mode in self.metadata["render_modes"] if mode != "human" or has_display()]  # possible here
+        self.metadata = {"render_modes": modes, "render_fps": 1.0 / self.step_seconds}
+        #: Reads the state observation and names its parts; None where images are observed.
+        self.reader = StateReader(self.world, self.task) if observation == "lidar" else None
         image = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = spaces.Dict({name: image for name in CAMERAS})
+        images = spaces.Dict({name: image for name in CAMERAS})
+        self.observation_space = self.reader.space if self.reader else images
         self.action_space = spaces.Box(-1.0, 1.0, (self.world.model.nu,), np.float32)
-        self._random: RandomState | None = None
+        self.referee = Referee(self.task, self.world)
+        self._started = False
         self._painters: dict[tuple[Any, ...], Painter] = {}
-        self._costly = [o for o in self.task.objects if set(o.costs) & set(self.task.costs)]
-        self._frame = 0
-        self._distances: dict[str, float] = {}
+        self._window: Window | None = None
 
-    def _check(self, action_repeat: int, quality: str, image_size: int, render_mode: str | None) -> None:
+    def _check(
+        self, action_repeat: int, quality: str, image_size: int, render_mode: str | None, observation: str
+    ) -> None:
         if quality not in QUALITIES:
             raise UserError(f"quality is '{quality}' but must be one of {', '.join(QUALITIES)}.")
         if not 1 <= action_repeat <= self.task.max_frames:
@@ -83,7 +94,11 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         if not 1 <= image_size <= 4096:
             raise UserError(f"image_size is {image_size} but must lie in 1..4096 pixels.")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UserError(f"render_mode is '{render_mode}' but must be None or 'rgb_array'.")
+            raise UserError(f"render_mode is '{render_mode}' but must be None, 'rgb_array' or 'human'.")
+        if render_mode == "human":
+            require_display()
+        if observation not in OBSERVATIONS:
+            raise UserError(f"observation is '{observation}' but must be one of {', '.join(OBSERVATIONS)}.")
 
     # ---- Gymnasium ----------------------------------------------------------------------------------------------
 
@@ -100,11 +115,14 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         return self.observe(), reward, terminated, truncated, info
 
     def render(self) -> Any:
-        """A 256x256 picture for people, or None without a render mode."""
+        """A 256x256 picture for people in mode "rgb_array", else None: in mode "human" every frame is shown anyway."""
         return self.picture() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Free the GL memory."""
+        """Free the GL memory and close the window."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
         for painter in self._painters.values():
             painter.close()
         self._painters.clear()
@@ -115,76 +133,91 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         """``reset`` without drawing; returns info."""
         super().reset(seed=seed)
         if seed is not None:
-            self._random = RandomState(seed)
-        elif self._random is None:
-            self._random = RandomState(int(self.np_random.integers(2**32)))
-        task, random = self.task, self._random
-        keepouts = task.keepouts()
-        layout = sample_layout(random, keepouts, task.extent)
-        self.world.place(layout, sample_rotations(random, [name for name, _ in keepouts]))
-        task.new_goal(self.world, random)  # the goal of the layout is thrown away, as in the original
-        self._distances = task.distances(self.world)
-        self._frame = 0
-        self.world.forward()
-        costs = self._costs()
-        self.world.forward()
-        if any(costs.values()):
-            raise RuntimeError(f"layout of seed {seed} starts in violation: {costs}")
-        return self._info(costs)
+            random = RandomState(seed)
+        elif self._started:
+            random = self.referee.random
+        else:
+            random = RandomState(int(self.np_random.integers(2**32)))
+        try:
+            self.referee.start(random)
+        except LayoutError as error:
+            where = f"Task '{self.task.name}' in scenario '{self.scenario.name}'"
+            raise UserError(f"{where} has no start: {error}; fewer or smaller objects would do.") from error
+        self._started = True
+        self._show()
+        return self.referee.info()
 
     def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict[str, Any]]:
         """``step`` without drawing; returns reward, terminated, truncated, info."""
-        if self._random is None:
+        if not self._started:
             raise RuntimeError("step was called before reset")
+        control = self.control(action)
+        reward, terminated = 0.0, False
+        info = self.referee.info()
+        for _ in range(self.action_repeat):
+            frame_reward, terminated = self.referee.advance(control, info)
+            reward += frame_reward
+            self._show()
+            if terminated or self.referee.truncated:
+                break
+        return reward, terminated, self.referee.truncated, info
+
+    def control(self, action: np.ndarray) -> np.ndarray:
+        """What the motors get for an action: clipped to [-1, 1]. Raises ``ValueError`` unless it is (A,) numbers."""
         control = np.asarray(action, np.float64)
         if control.shape != self.action_space.shape or not np.isfinite(control).all():
             raise ValueError(f"action must be {self.action_space.shape} finite numbers, got {action!r}")
-        control = np.clip(control, -1.0, 1.0)
-        reward, terminated, truncated = 0.0, False, False
-        info = self._info({})
-        for _ in range(self.action_repeat):
-            frame_reward, terminated = self._advance_frame(control, self._random, info)
-            reward += frame_reward
-            truncated = self._frame >= self.task.max_frames
-            if terminated or truncated:
-                break
-        return reward, terminated, truncated, info
+        return np.clip(control, -1.0, 1.0)
 
     def observe(self) -> Observation:
-        """The images of the present state, uint8 (W, W, 3) each, in memory of their own."""
-        images = self._painter(tuple(CAMERAS.values()), self.image_size, self.quality).paint(self.world.data)
+        """What is seen of the present state, in memory of its own: images uint8 (W, W, 3) by name, or the vector."""
+        if self.reader is not None:
+            return self.reader.read()
+        images = self.paint(tuple(CAMERAS.values()), self.image_size, self.quality)
         return dict(zip(CAMERAS, images, strict=True))
 
     def picture(self, camera: str = "fixedfar", size: int = 256) -> np.ndarray:
         """A picture for people from any camera of the model, uint8 (size, size, 3), always in faithful quality."""
-        return self._painter((camera,), size, "faithful").paint(self.world.data)[0]
+        return self.paint((camera,), size, "faithful")[0]
 
-    def _painter(self, cameras: tuple[str, ...], size: int, quality: str) -> Painter:
+    def _show(self) -> None:
+        """The present state to a person, in mode "human"."""
+        if self.render_mode == "human":
+            if self._window is None:
+                self._window = Window(self.world.model, self.world.data, self.step_seconds / self.action_repeat)
+            self._window.show()
+
+    def paint(self, cameras: tuple[str, ...], size: int, quality: str) -> list[np.ndarray]:
+        """Images of the present state from cameras of the model, uint8 (size, size, 3) each."""
         key = (cameras, size, quality)
         if key not in self._painters:
             self._painters[key] = Painter(self.world.model, cameras, size, quality)
-        return self._painters[key]
+        return self._painters[key].paint(self.world.data)
 
     # ---- what others may know ---------------------------------------------------------------------------------------
 
     def random_state(self) -> tuple[Any, ...]:
         """State of the random stream that decides layouts and goals, as of ``RandomState.get_state``."""
-        if self._random is None:
+        if not self._started:
             raise RuntimeError("the random stream begins with the first reset")
-        return tuple(self._random.get_state(legacy=True))
+        return tuple(self.referee.random.get_state(legacy=True))
 
     def schema(self) -> Schema:
         """What is seen and what can be done here."""
         return Schema(
             task=self.task.id,
-            cameras=dict.fromkeys(CAMERAS, (self.image_size, self.image_size, 3)),
+            cameras={} if self.reader else dict.fromkeys(CAMERAS, (self.image_size, self.image_size, 3)),
             action_size=self.world.model.nu,
             action_repeat=self.action_repeat,
             step_seconds=self.step_seconds,
             max_steps=-(-self.task.max_frames // self.action_repeat),
             cost_terms=self.task.costs,
-            mirror=self.world.agent.mirror,
+            mirror=self._mirror(),
         )
+
+    def _mirror(self) -> tuple[float, ...]:
+        """The agent's, unless something circles in one sense, which a mirror turns round. Equal in all scenarios."""
+        return () if any(o.driven for o in self.base_task.objects) else self.world.agent.mirror
 
     def layout(self) -> dict[str, tuple[float, float]]:
         """Present xy of everything by name, metres."""
@@ -192,74 +225,44 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         return {name: (float(p[0]), float(p[1])) for name, p in positions.items()}
 
     def privileged(self) -> dict[str, Any]:
-        """The state behind the images, for scripted behaviours: metres, radians, seconds, world axes."""
+        """The state behind the images, for scripted behaviours: metres, radians, seconds, world axes.
+
+        The agent: ``agent`` (its name), ``agent_xy``, ``agent_yaw`` (of its x axis), ``agent_heading`` (of its nose),
+        ``agent_velocity_xy``, ``agent_yaw_rate``; measured constants ``agent_reach``, ``agent_top_speed``,
+        ``agent_top_turn``. The goal: ``goal_xy``, ``goal_object`` (the button that is the goal, or None),
+        ``button_timer`` (frames in which wrong buttons still cost nothing). All other things: ``objects`` (name -> xy),
+        ``velocities`` and ``yaws`` (name -> xy velocity, yaw; of those that can move), ``reach`` (kind -> radius of the
+        circle that contains one), ``hazard_radius`` (0 without hazards), ``gremlin_orbit`` and ``gremlin_centres``
+        (name -> xy that it circles around, clockwise from +y at one radian per second), ``time`` since the reset,
+        ``step_seconds`` and ``frame_seconds``, ``costs`` (the terms that count).
+        """
         world = self.world
-        velocity = world.agent_velocity()
-        hazards = self.task.find(Hazards)
+        agent, velocity = world.agent, world.agent_velocity()
+        others = [o for o in self.task.objects if o.kind != Goal.kind]
+        moving = [name for o in others if o.free for name in o.names]
+        hazards, gremlins = self.task.find(Hazards), self.task.find(Gremlins)
         return {
+            "agent": self.task.agent,
             "agent_xy": world.agent_xy.copy(),
             "agent_yaw": world.agent_yaw,
+            "agent_heading": world.agent_yaw + agent.nose,
             "agent_velocity_xy": velocity[3:5],
             "agent_yaw_rate": float(velocity[2]),
+            "agent_reach": agent.reach,
+            "agent_top_speed": agent.top_speed,
+            "agent_top_turn": agent.top_turn,
             "goal_xy": world.position("goal")[:2].copy(),
+            "goal_object": f"{Buttons.kind}{world.memory[GOAL_BUTTON]}" if GOAL_BUTTON in world.memory else None,
+            "button_timer": world.memory.get(BUTTON_TIMER, 0),
+            "time": float(world.data.time),
             "step_seconds": self.step_seconds,
-            "hazard_radius": hazards.radius if isinstance(hazards, Hazards) else 0.0,
-            "objects": {
-                n: world.position(n)[:2].copy() for o in self.task.objects if o.kind != "goal" for n in o.names
-            },
+            "frame_seconds": self.step_seconds / self.action_repeat,
+            "costs": self.task.costs,
+            "hazard_radius": hazards.radius if hazards else 0.0,
+            "gremlin_orbit": gremlins.orbit if gremlins else 0.0,
+            "gremlin_centres": {n: np.array(world.layout[n]) for n in gremlins.names} if gremlins else {},
+            "reach": {o.kind: o.reach for o in self.task.objects},
+            "objects": {n: world.position(n)[:2].copy() for o in others for n in o.names},
+            "velocities": {name: world.velocity(name) for name in moving},
+            "yaws": {name: world.yaw(name) for name in moving},
         }
-
-    # ---- one frame --------------------------------------------------------------------------------------------------
-
-    def _advance_frame(self, control: np.ndarray, random: RandomState, info: dict[str, Any]) -> tuple[float, bool]:
-        """One frame in the order of the module's docstring; adds to ``info``; returns reward and terminated."""
-        self.world.advance(control, random)
-        reward, achieved = self._reward(info)
-        self.world.forward()  # repeated as in the original: each call refines where the solver starts next
-        for key, value in self._costs().items():
-            info[key] += value
-        terminated = achieved and not self._place_next_goal(random)
-        self._frame += 1
-        info["frames"] += 1
-        self.world.forward()
-        return reward, terminated
-
-    def _reward(self, info: dict[str, Any]) -> tuple[float, bool]:
-        """Clipped reward of the frame and whether the goal is reached; adds the named terms to ``info``."""
-        now = self.task.distances(self.world)
-        progress = {term: self._distances[term] - distance for term, distance in now.items()}
-        self._distances = now
-        for term, value in progress.items():
-            info[f"reward_{term}"] += value
-        achieved = self.task.achieved(self.world)
-        info["reward_goal"] += float(achieved)
-        info["goal_met"] += float(achieved)
-        total = sum(progress.values()) + float(achieved)
-        return min(max(total, -REWARD_LIMIT), REWARD_LIMIT), achieved
-
-    def _place_next_goal(self, random: RandomState) -> bool:
-        """Choose another goal; no reward for the jump. Returns False if there is no place for one."""
-        self.world.forward()
-        self.world.refresh_layout()
-        try:
-            self.task.new_goal(self.world, random)
-        except LayoutError:
-            return False
-        self._distances = self.task.distances(self.world)
-        return True
-
-    def _costs(self) -> dict[str, float]:
-        """Indicators (0.0 or 1.0) of the present state: ``cost`` and one ``cost_<term>`` per active term."""
-        magnitudes: dict[str, float] = {}
-        for objects in self._costly:
-            magnitudes |= objects.cost(self.world)
-        terms = {f"cost_{term}": float(magnitudes[term] > 0) for term in self.task.costs}
-        return {"cost": float(any(terms.values())), **terms}
-
-    def _info(self, costs: dict[str, float]) -> dict[str, Any]:
-        """Info with its fixed keys, all zero but the given costs."""
-        info: dict[str, Any] = {"cost": 0.0}
-        info |= {f"cost_{term}": 0.0 for term in self.task.costs}
-        info |= costs
-        info |= {f"reward_{term}": 0.0 for term in self.task.rewards}
-        return info | {"goal_met": 0.0, "frames": 0}

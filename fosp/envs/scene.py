@@ -9,21 +9,18 @@ from __future__ import annotations
 import math
 
 import mujoco
+import numpy as np
 
 from fosp.envs.agents import AGENTS
+from fosp.envs.look import Look
 from fosp.envs.tasks.base import Task
 
 #: Half side of the drawn floor; beyond it one sees black.
 FLOOR_HALF = 3.5
-#: The floor's checker squares measure 0.35 m: 100 texels hold 2 squares, repeated 10 times over 7 m.
-CHECKER_DARK, CHECKER_LIGHT = (0.859, 0.843, 0.765), (0.949, 0.914, 0.855)
+#: The cameras through which every agent sees.
+EYES = ("vision", "vision_back")
 #: Fixed by the original rather than computed from the layout: it sets the near and far planes of every camera.
 EXTENT, MEAN_SIZE = 3.96, 0.23
-
-
-def quaternion_z(angle: float) -> tuple[float, float, float, float]:
-    """Rotation by ``angle`` (radians) about the vertical axis as (w, x, y, z)."""
-    return (math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2))
 
 
 def build(task: Task) -> mujoco.MjModel:
@@ -36,9 +33,11 @@ def build(task: Task) -> mujoco.MjModel:
     spec.visual.quality.shadowsize = 0  # nothing casts a shadow, and the map would take 64 MB
     spec.stat.extent, spec.stat.meansize = EXTENT, MEAN_SIZE
     _set_contact_defaults(spec, density=agent.density)
-    _add_floor_and_light(spec)
+    _add_sky(spec)
+    _add_floor_and_light(spec, task.look)
     _add_fixed_cameras(spec)
     agent.add(spec)
+    _set_eyes(spec, task.look)
     # The order of bodies is the order of qpos: what moves comes before what is only placed.
     for objects in sorted(task.objects, key=lambda o: not o.free):
         objects.add(spec)
@@ -60,18 +59,26 @@ def _set_contact_defaults(spec: mujoco.MjSpec, density: float) -> None:
     spec.default.geom.density = density
 
 
-def _add_floor_and_light(spec: mujoco.MjSpec) -> None:
+def _add_sky(spec: mujoco.MjSpec) -> None:
+    """The median colour of the original's photographs of stars, (1, 1, 0) of 255: a little nearer than black."""
+    colour = (1.5 / 255, 1.5 / 255, 0.0)  # rounded down
+    sky, flat = mujoco.mjtTexture.mjTEXTURE_SKYBOX, mujoco.mjtBuiltin.mjBUILTIN_FLAT
+    spec.add_texture(name="sky", type=sky, builtin=flat, width=8, height=8, rgb1=colour, rgb2=colour)
+
+
+def _add_floor_and_light(spec: mujoco.MjSpec, look: Look) -> None:
     spec.add_texture(
         name="floor",
         type=mujoco.mjtTexture.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        width=100,
+        width=100,  # texels, which hold 2 squares
         height=100,
-        rgb1=CHECKER_DARK,
-        rgb2=CHECKER_LIGHT,
+        rgb1=look.floor_dark,
+        rgb2=look.floor_light,
     )
+    repeat = (look.floor_repeat, look.floor_repeat)
     material = spec.add_material(
-        name="floor", reflectance=0.1, shininess=0.1, specular=0.1, texrepeat=(10, 10), texuniform=False
+        name="floor", reflectance=0.1, shininess=0.1, specular=0.1, texrepeat=repeat, texuniform=False
     )
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
     spec.worldbody.add_geom(
@@ -85,9 +92,9 @@ def _add_floor_and_light(spec: mujoco.MjSpec) -> None:
         name="light",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         pos=(0, 0, 0.5),
-        dir=(0, 0, -1),
-        diffuse=(1, 1, 1),
-        ambient=(0, 0, 0),
+        dir=look.light_direction,
+        diffuse=look.light_diffuse,
+        ambient=look.light_ambient,
         specular=(0, 0, 0),
         cutoff=100,
         exponent=1,
@@ -100,3 +107,17 @@ def _add_fixed_cameras(spec: mujoco.MjSpec) -> None:
     quaternion = (math.cos(math.pi / 8), math.sin(math.pi / 8), 0.0, 0.0)
     for name, distance in (("fixednear", 2.0), ("fixedfar", 5.0), ("fixedfar++", 10.0)):
         spec.worldbody.add_camera(name=name, pos=(0, -distance, distance), quat=quaternion, fovy=45)
+
+
+def _set_eyes(spec: mujoco.MjSpec, look: Look) -> None:
+    """Move, turn and widen the cameras through which the robot sees, from the pose that its agent gave them."""
+    for camera in map(spec.camera, EYES):
+        camera.fovy = look.camera_fovy
+        axes = np.array(camera.alt.xyaxes)
+        right, up = axes[:3], axes[3:] / np.linalg.norm(axes[3:])
+        gaze = np.cross(up, right)
+        ahead = np.array([gaze[0], gaze[1], 0.0]) / np.hypot(gaze[0], gaze[1])
+        camera.pos = camera.pos + look.camera_ahead * ahead + (0.0, 0.0, look.camera_up)
+        if look.camera_pitch:  # else the axes stay as they are written, to the last bit
+            up = math.cos(look.camera_pitch) * up + math.sin(look.camera_pitch) * gaze
+            camera.alt.xyaxes = [*right, *up]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import RandomState
 
 from fosp.envs.agents import AGENTS, Agent
-from fosp.envs.layout import XY, Layout
-from fosp.envs.scene import build, quaternion_z
+from fosp.envs.layout import XY, Layout, quaternion_z
+from fosp.envs.scene import build
 from fosp.envs.tasks.base import Task
 
 PHYSICS_STEPS = 10  # per frame
@@ -26,12 +26,18 @@ class World:
         self.data = mujoco.MjData(self.model)
         self.layout: Layout = {}
         self.rotations: dict[str, float] = {}
-        names = [n for n, _ in task.keepouts()]
-        self.body = {name: self.model.body(name).id for name in names}
+        #: What the task remembers within an episode, by name; see the task. Emptied at each reset.
+        self.memory: dict[str, int] = {}
+        self.body = {"agent": self.model.body("agent").id}
+        self.body |= {name: self.model.body(o.body(name)).id for o in task.objects for name in o.names}
         self._of_kind = {o.kind: np.array([self.body[n] for n in o.names], dtype=int) for o in task.objects}
         self._height = {name: float(self.model.body_pos[i, 2]) for name, i in self.body.items()}
         self._free_qpos, self._free_dof = self._free_joints()
-        self._geom_kind = {o.kind: self._geom_mask(self._of_kind[o.kind]) for o in task.objects}
+        self._objects = task.objects
+        #: The geoms of each kind that are seen and hit: those of the objects' bodies.
+        self._geoms = {kind: np.flatnonzero(np.isin(self.model.geom_bodyid, b)) for kind, b in self._of_kind.items()}
+        self._driven = tuple(o for o in task.objects if o.driven)
+        self._keep_place = {name for o in self._driven for name in o.names}
         self._geom_agent = np.isin(np.arange(self.model.ngeom), [self.model.geom(g).id for g in self.agent.geoms])
         self._agent_id = self.body["agent"]
 
@@ -44,14 +50,11 @@ class World:
             {int(m.jnt_bodyid[j]): int(m.jnt_dofadr[j]) for j in free},
         )
 
-    def _geom_mask(self, bodies: np.ndarray) -> np.ndarray:
-        return np.isin(self.model.geom_bodyid, bodies)  # (ngeom,) bool
-
     # ---- changing the state -------------------------------------------------------------------------------------
 
     def place(self, layout: Layout, rotations: dict[str, float]) -> None:
         """Put everything to its start: at rest, time 0."""
-        self.layout, self.rotations = dict(layout), dict(rotations)
+        self.layout, self.rotations, self.memory = dict(layout), dict(rotations), {}
         for name, (x, y) in layout.items():
             body, position = self.body[name], (x, y, self._height[name])
             rotation = quaternion_z(rotations[name])
@@ -59,33 +62,63 @@ class World:
             if body in self._free_qpos:
                 at = self._free_qpos[body]
                 self.model.qpos0[at : at + 7] = (*position, *rotation)
+        for objects in self._objects:
+            objects.place(self)
         mujoco.mj_resetData(self.model, self.data)
         self.forward()
 
-    def move(self, name: str, xy: XY) -> None:
-        """Put something that has no joint elsewhere, and remember it in the layout."""
-        self.layout[name] = xy
+    def shift(self, name: str, xy: XY) -> None:
+        """Put something that has no joint elsewhere; it counts from the next physics step or ``forward`` on."""
         self.model.body_pos[self.body[name], :2] = xy
+
+    def move(self, name: str, xy: XY) -> None:
+        """Put something that has no joint elsewhere at once. The layout stays."""
+        self.shift(name, xy)
         self.forward()
 
-    def forward(self) -> None:
-        """Bring everything derived from the state up to date."""
-        mujoco.mj_forward(self.model, self.data)
+    def set_alpha(self, kind: str, alpha: float) -> None:
+        """Change the opacity of all objects of a kind, 0..1."""
+        self.model.geom_rgba[self._geoms[kind], 3] = alpha
+
+    def forward(self, again: bool = False) -> None:
+        """Bring everything derived from the state up to date.
+
+        ``again``: nothing has changed since the last call, so only the solver goes on from its last result. The
+        original calls ``mj_forward`` several times in one state, which refines where the solver starts in the next.
+        """
+        if again:
+            mujoco.mj_forwardSkip(self.model, self.data, int(mujoco.mjtStage.mjSTAGE_VEL), 0)
+        else:
+            mujoco.mj_forward(self.model, self.data)
         # MuJoCo 2.3 did this by itself, later versions do not; it decides where the solver starts in the next step.
         self.data.qacc_warmstart[:] = self.data.qacc
 
     def advance(self, control: np.ndarray, random: RandomState) -> None:
         """One frame: 10 physics steps with the same control, shape (A,)."""
-        self.data.ctrl[:] = control
         # The number of steps is a draw that always gives 10, but it consumes one number of the stream.
-        mujoco.mj_step(self.model, self.data, int(random.binomial(PHYSICS_STEPS, 1.0)))
+        self.step(control, int(random.binomial(PHYSICS_STEPS, 1.0)))
         self.forward()
 
+    def step(self, control: np.ndarray, count: int) -> None:
+        """Physics steps with the same control, shape (A,), and nothing else."""
+        self.data.ctrl[:] = control
+        if not self._driven:
+            mujoco.mj_step(self.model, self.data, count)
+            return
+        for _ in range(count):
+            for objects in self._driven:
+                objects.drive(self)
+            mujoco.mj_step(self.model, self.data)
+
     def refresh_layout(self) -> None:
-        """Store where everything is now; new goals keep away from these places."""
+        """Store where everything is now; new goals keep away from these places.
+
+        What moves by itself keeps the place around which it moves.
+        """
         for name, body in self.body.items():
-            x, y, _ = self.data.xpos[body]
-            self.layout[name] = (float(x), float(y))
+            if name not in self._keep_place:
+                x, y, _ = self.data.xpos[body]
+                self.layout[name] = (float(x), float(y))
 
     # ---- reading the state --------------------------------------------------------------------------------------
 
@@ -97,7 +130,11 @@ class World:
     @property
     def agent_yaw(self) -> float:
         """Direction of the agent's x axis, radians in (-pi, pi]."""
-        matrix = self.data.xmat[self._agent_id]
+        return self.yaw("agent")
+
+    def yaw(self, name: str) -> float:
+        """Direction of a body's x axis, radians in (-pi, pi]."""
+        matrix = self.data.xmat[self.body[name]]
         return float(np.arctan2(matrix[3], matrix[0]))
 
     def agent_velocity(self) -> np.ndarray:
@@ -114,15 +151,23 @@ class World:
         """World positions of all objects of a kind, (count, 3), metres. A copy."""
         return self.data.xpos[self._of_kind[kind]]
 
+    def alpha(self, kind: str) -> float:
+        """Opacity of the objects of a kind, 0..1."""
+        return float(self.model.geom_rgba[self._geoms[kind][0], 3])
+
+    def velocity(self, name: str) -> np.ndarray:
+        """Horizontal velocity of something with a free joint, (2,), m/s."""
+        at = self._free_dof[self.body[name]]
+        return self.data.qvel[at : at + 2].copy()
+
     def free_velocities(self, kind: str) -> np.ndarray:
         """Linear velocities of the body frames of objects with a free joint, (count, 3), m/s."""
         at = [self._free_dof[int(body)] for body in self._of_kind[kind]]
         return np.stack([self.data.qvel[i : i + 3] for i in at]) if at else np.zeros((0, 3))
 
-    def agent_contacts(self, kind: str) -> int:
-        """Number of active contacts between the agent and objects of a kind."""
+    def agent_contacts(self, kind: str) -> np.ndarray:
+        """Number of active contacts between the agent and each object of a kind, (count,)."""
+        bodies = self._of_kind[kind]
         pairs = self.data.contact.geom[: self.data.ncon]  # (ncon, 2)
-        if len(pairs) == 0:
-            return 0
-        agent, other = self._geom_agent[pairs], self._geom_kind[kind][pairs]
-        return int(np.sum((agent[:, 0] & other[:, 1]) | (agent[:, 1] & other[:, 0])))
+        touched = pairs[:, ::-1][self._geom_agent[pairs]]  # the other geom of each contact of the agent
+        return (self.model.geom_bodyid[touched][:, None] == bodies).sum(axis=0)

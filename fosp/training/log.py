@@ -62,7 +62,7 @@ class Run:
         if config.exists():
             self._same("config.yaml", *_first_difference(config.read_text(), config_yaml))
         held = _read_record(record) if record.exists() else {"sessions": []}
-        for name in facts.keys() & held.keys():
+        for name in [name for name in facts if name in held]:  # in the order of the facts: causes before hashes
             self._same(name, _identity(held[name]), _identity(facts[name]))
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         entry = {"command": ["fosp", *sys.argv[1:]], "git": _git_revision(), "started": started, "versions": versions()}

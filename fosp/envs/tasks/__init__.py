@@ -1,15 +1,18 @@
-"""The registry of tasks. A new task is one file with its levels and one line here."""
+"""The registry of tasks. A new family of tasks is one file with its levels and its name in the line of ``TASKS``."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
-from fosp.envs.tasks import goal
+from fosp.envs.agents import AGENTS
+from fosp.envs.tasks import button, fading, goal, push
 from fosp.envs.tasks.base import Task
 from fosp.types import UserError
 
 #: Gymnasium id -> task.
-TASKS: dict[str, Task] = {task.id: task for task in [*goal.levels("Point")]}
+TASKS: dict[str, Task] = {
+    task.id: task for agent in AGENTS for family in (goal, button, push, fading) for task in family.levels(agent)
+}
 
 
 def find_task(name: str) -> Task:

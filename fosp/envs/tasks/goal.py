@@ -6,13 +6,14 @@ Levels 1 and 2 add hazards and vases. In level 1 the single vase costs nothing, 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from numpy.random import RandomState
 
 from fosp.envs.layout import sample_position
-from fosp.envs.objects import Goal, Hazards, Vases
+from fosp.envs.objects import Goal, Hazards, Objects, Vases
 from fosp.envs.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 #: Closer than this to the goal's centre counts as arrived, metres.
 ARRIVED = 0.3
+#: By level: half side of the arena in metres, objects, cost terms that count.
+LEVELS: tuple[tuple[float, tuple[Objects, ...], tuple[str, ...]], ...] = (
+    (1.0, (Goal(),), ()),
+    (1.5, (Goal(), Hazards(count=8), Vases(count=1)), ("hazards",)),
+    (2.0, (Goal(), Hazards(count=10), Vases(count=10)), ("hazards", "vases_contact", "vases_velocity")),
+)
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,17 @@ class GoalTask(Task):
         return self.distances(world)["distance"] <= ARRIVED
 
     def new_goal(self, world: World, random: RandomState) -> None:
-        xy = sample_position(random, "goal", dict(self.keepouts()), world.layout, self.extent)
-        world.move("goal", xy)
+        draw_goal(self, world, random)
 
 
-def levels(agent: str) -> list[GoalTask]:
+def draw_goal(task: Task, world: World, random: RandomState) -> None:
+    """Move the goal to a random place that keeps away from everything else. Raises ``LayoutError`` if there is none."""
+    xy = sample_position(random, "goal", dict(task.keepouts()), world.layout, task.extent)
+    world.layout["goal"] = xy
+    world.move("goal", xy)
+
+
+def levels(agent: str) -> Iterator[GoalTask]:
     """The levels of the task for one agent."""
-    return [
-        GoalTask(
-            name=f"Safety{agent}Goal1",
-            agent=agent,
-            extent=1.5,
-            objects=(Goal(), Hazards(count=8), Vases(count=1)),
-            costs=("hazards",),
-        ),
-    ]
+    for level, (extent, objects, costs) in enumerate(LEVELS):
+        yield GoalTask(f"Safety{agent}Goal{level}", agent, extent, objects, costs)
