@@ -225,9 +225,12 @@ def test_fine_tuning_learned(road: Road) -> None:
     assert facts["expanded"] is True and facts["scenario"] == SCENARIO
     assert facts["suite_hash"] == record["suite_hash"] == suite_hash(TASK, SCENARIO, ONLINE_SEEDS[:3])
     before, after = (checkpoint.read_tensors(path, "policy/model") for path in (road.offline, road.tuned))
-    actor = [name for name in before if name.startswith("actor.")]
-    assert all((before[name] == after[f"offline_{name}"]).all() for name in actor)  # pi_off is frozen
-    assert any((before[name] != after[name]).any() for name in actor)
+    actor = [name.removeprefix("actor.") for name in before if name.startswith("actor.")]
+    acted = "average_actor" if f"average_actor.{actor[0]}" in before else "actor"
+    # pi_off is the policy that acted, frozen
+    assert all((before[f"{acted}.{name}"] == after[f"offline_actor.{name}"]).all() for name in actor)
+    for trained in ("actor", acted):
+        assert any((before[f"{trained}.{name}"] != after[f"{trained}.{name}"]).any() for name in actor)
 
 
 def test_finished_fine_tuning_acts_no_more(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,13 +81,10 @@ class LaidOut:
         self._small = _Stack.of([*(actor.net for actor in actors), agent.reachability.head])
         self._critics = _Stack.of([agent.reward_critic.q, agent.cost_critic.q])
         self._actors, self._units = len(actors), agent.config.units
-        both = torch.cat([_side_by_side(stack.weights[0][:, : agent.model.feature_size]) for stack in self._stacks], 1)
+        size, stacks = agent.model.feature_size, (self._small, self._critics)
+        both = torch.cat([_side_by_side(stack.weights[0][:, :size]) for stack in stacks], 1)  # (F, heads * units)
         self._first_h, self._first_z = both[: rssm.deter].contiguous(), both[rssm.deter :].contiguous()
-        self._first_action = _side_by_side(self._critics.weights[0][:, agent.model.feature_size :])  # (A, 2M * units)
-
-    @property
-    def _stacks(self) -> tuple[_Stack, _Stack]:
-        return self._small, self._critics
+        self._first_action = _side_by_side(self._critics.weights[0][:, size:])  # (A, 2M * units)
 
     def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
         rssm, seen = self.agent.model.rssm, self.agent.model.encoder.stem(images)

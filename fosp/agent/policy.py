@@ -39,7 +39,7 @@ class AgentPolicy:
     Where the agent holds a frozen offline policy, both propose (safe policy expansion); candidates of each policy are
     its mean (its sample while exploring) and ``samples`` further draws. The very action that was scored is returned.
 
-    ``frozen`` promises that the weights of the agent do not change any more: it acts several times faster from copies.
+    ``frozen`` promises that the weights of the agent do not change any more: from copies of them it acts twice as fast.
     """
 
     def __init__(

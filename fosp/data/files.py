@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,14 +120,28 @@ def encode_row(row: Mapping[str, Any]) -> bytes:
     return body + _CHECK % hashlib.sha256(body).hexdigest()[:8].encode()
 
 
-def decode_row(file: Path, index: int, line: bytes) -> dict[str, Any]:
-    """The manifest row of a line without its newline. Raises UserError where it is not what was written."""
-    body, end = line[: 1 - _CHECK_LENGTH], line[1 - _CHECK_LENGTH :] + b"\n"
-    if end == _CHECK % hashlib.sha256(body).hexdigest()[:8].encode():
-        row = json.loads(body + b"}")
-        if row["index"] == index:
-            return row
-    raise UserError(
+def decode_rows(file: Path, first: int, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The manifest rows of lines, the first that of episode ``first``. Raises UserError where they are not as written.
+
+    All lines are one text for the JSON reader: it is faster so, and the names of the values are in memory only once.
+    """
+    bodies = []
+    for line in lines:
+        body, end = line[:-_CHECK_LENGTH], line[-_CHECK_LENGTH:]
+        if end != _CHECK % hashlib.sha256(body).hexdigest()[:8].encode():
+            break
+        bodies.append(body)
+    rows = json.loads(b"[" + b"},".join(bodies) + (b"}]" if bodies else b"]"))
+    for index, row in enumerate(rows, first):
+        if row["index"] != index:
+            raise _damaged(file, index)
+    if len(rows) < len(lines):
+        raise _damaged(file, first + len(rows))
+    return rows
+
+
+def _damaged(file: Path, index: int) -> UserError:
+    return UserError(
         f"{file} is damaged at line {index + 1}, the row of episode {index}; restore it from a copy, or delete the "
         "lines from there on to keep the episodes before"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +25,16 @@ class BatchSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class _Piece(NamedTuple):
+    """Rows begin..stop of a window of the batch are those of ``episode`` from ``start`` on."""
+
+    window: int
+    begin: int
+    stop: int
+    episode: int
+    start: int
+
+
 class Sampler:
     """Windows of ``length`` rows, uniform over all start rows from which a window fits into its episode.
 
@@ -32,7 +43,7 @@ class Sampler:
     ``is_first`` of the log: a learner must treat it as a start in any case.
 
     Episodes appended after construction are seen after ``refresh()``. One sample costs the same however many there are
-    (a binary search over the cumulative number of start rows).
+    (a binary search over the cumulative number of start rows), and of files larger than memory only its rows are read.
     """
 
     def __init__(self, store: Store, batch_size: int, length: int, seed: int) -> None:
@@ -80,28 +91,39 @@ class Sampler:
         """Draws windows low..high of ``batch``."""
         if self.episodes == 0:
             raise UserError(f"dataset {self.store.path} holds no episodes; collect some first")
-        for window, draw in enumerate(self._rng.integers(self._ends[-1], size=high - low), low):
-            episode = int(np.searchsorted(self._ends, draw, "right"))
-            start = int(draw - self._ends[episode - 1]) if episode else int(draw)
-            done = self._copy(batch, window, 0, episode, start)
-            while done < self.length:
-                episode = int(np.searchsorted(self._ends, self._rng.integers(self._ends[-1]), "right"))
-                done = self._copy(batch, window, done, episode, 0)
+        pieces = list(self._draw(low, high))
+        for piece in pieces:
+            self.store.expect(piece.episode, piece.start, piece.start + piece.stop - piece.begin)
+        for piece in pieces:
+            self._copy(batch, piece)
 
-    def _copy(self, batch: Batch, window: int, done: int, episode: int, start: int) -> int:
-        """Copies rows of ``episode`` from ``start`` on to ``batch[window, done:]``; returns where that ends."""
-        stop = min(int(self._rows[episode]), start + self.length - done)
-        rows = self.store.read(episode, start, stop)
-        into = slice(done, done + stop - start)
-        for name, images in batch.images.items():
-            images[window, into] = rows[name]
-        batch.action[window, into] = rows["action"]
-        batch.reward[window, into] = rows["reward"]
-        if "cost" in rows:
-            batch.cost[window, into] = rows["cost"]
+    def _draw(self, low: int, high: int) -> Iterator[_Piece]:
+        """What windows low..high consist of, in order."""
+        draws = self._rng.integers(self._ends[-1], size=high - low)
+        episodes = np.searchsorted(self._ends, draws, "right")
+        starts = draws - np.where(episodes > 0, self._ends[episodes - 1], 0)
+        for window, episode, start in zip(range(low, high), episodes.tolist(), starts.tolist(), strict=True):
+            piece = self._piece(window, 0, episode, start)
+            yield piece
+            while piece.stop < self.length:
+                episode = int(np.searchsorted(self._ends, self._rng.integers(self._ends[-1]), "right"))
+                piece = self._piece(window, piece.stop, episode, 0)
+                yield piece
+
+    def _piece(self, window: int, begin: int, episode: int, start: int) -> _Piece:
+        """What ``episode`` has from row ``start`` on, as far as there is room in the window."""
+        return _Piece(window, begin, min(self.length, begin + int(self._rows[episode]) - start), episode, start)
+
+    def _copy(self, batch: Batch, piece: _Piece) -> None:
+        into = piece.window, slice(piece.begin, piece.stop)
+        flags = np.empty((piece.stop - piece.begin, 3), bool)
+        arrays = {name: images[into] for name, images in batch.images.items()}
+        arrays |= {"action": batch.action[into], "reward": batch.reward[into], "flags": flags}
+        if self.store.has_cost:
+            arrays["cost"] = batch.cost[into]
+        self.store.read_into(piece.episode, piece.start, arrays)
         for column, flag in enumerate((batch.is_first, batch.is_last, batch.is_terminal)):
-            flag[window, into] = rows["flags"][:, column]
-        return into.stop
+            flag[into] = flags[:, column]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values: the generator, and how many episodes are drawn from."""

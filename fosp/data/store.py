@@ -22,6 +22,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,19 @@ from fosp.data.files import (
     array_file,
     array_specs,
     checksums,
-    decode_row,
+    decode_rows,
     encode_row,
     new_folder,
     read_description,
     write_description,
 )
+from fosp.data.reader import Reader
 from fosp.data.writer import Writer
 from fosp.types import Episode, Schema, UserError
 
 CHUNK_BYTES = 256 * 2**20
-#: Open chunks per store. Each array of an open chunk holds one file descriptor; two stores together must stay well
-#: below the usual limit of 1024.
-OPEN_CHUNKS = 32
+#: Chunks mapped at a time, per store, for whole episodes. Each array of one holds a file descriptor.
+OPEN_CHUNKS = 8
 _PLACE = ("index", "chunk", "start", "rows", "sha256", "crc32")  # what a manifest row says about files
 
 
@@ -68,6 +69,7 @@ class Store:
         self._chunk_rows: list[int] = []
         self._maps: OrderedDict[int, dict[str, np.ndarray]] = OrderedDict()
         self._maps_lock = threading.Lock()
+        self._reader = Reader(path, self.specs)
         self._writer = Writer(path, self.specs) if append else None  # takes the lock before anything is read
         try:
             self.refresh()
@@ -106,6 +108,7 @@ class Store:
             self._writer = None
         with self._maps_lock:
             self._maps.clear()
+        self._reader.close()
 
     def __enter__(self) -> Store:
         return self
@@ -165,6 +168,17 @@ class Store:
         low, high = row["start"] + low, row["start"] + high
         return {name: array[low:high] for name, array in self._chunk(row["chunk"], high).items()}
 
+    def expect(self, index: int, low: int, high: int) -> None:
+        """Rows low..high of episode ``index`` will be read soon, by ``read_into``."""
+        row = self.manifest[index]
+        self._reader.expect(row["chunk"], row["start"] + low, row["start"] + high)
+
+    def read_into(self, index: int, low: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Rows from ``low`` on of episode ``index`` into contiguous ``arrays`` (rows, ...): array name -> memory."""
+        row = self.manifest[index]
+        for name, array in arrays.items():
+            self._reader.read(row["chunk"], name, row["start"] + low, array)
+
     def _chunk(self, chunk: int, rows: int) -> dict[str, np.ndarray]:
         """The mapped arrays of a chunk, at least ``rows`` long (the chunk being written grows: it is mapped again)."""
         with self._maps_lock:
@@ -188,19 +202,21 @@ class Store:
         file = self.path / "episodes.jsonl"
         if not file.exists() and not self.manifest:
             return
+        first = len(self.manifest)
         try:
             with file.open("rb") as handle:
                 handle.seek(self._manifest_bytes)
-                lines = handle.read().split(b"\n")[:-1]  # what follows the last newline is not committed
+                while lines := list(islice(handle, 4096)):
+                    if not lines[-1].endswith(b"\n"):  # not committed
+                        lines.pop()
+                    for row, line in zip(decode_rows(file, len(self.manifest), lines), lines, strict=True):
+                        self._commit(row, line)
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}); restore it from a copy") from error
-        first = len(self.manifest)
-        for line in lines:
-            self._commit(decode_row(file, len(self.manifest), line), line + b"\n")
         self._check_sizes(first)
 
     def _commit(self, row: dict[str, Any], line: bytes) -> None:
-        """Takes a committed manifest row into memory."""
+        """Takes a committed manifest row and its line into memory."""
         if row["chunk"] >= len(self._chunk_rows):
             self._chunk_rows.extend([0] * (row["chunk"] + 1 - len(self._chunk_rows)))
         self._chunk_rows[row["chunk"]] = row["start"] + row["rows"]
@@ -287,7 +303,8 @@ class Store:
                     f"{sum(array.nbytes for array in arrays.values()) / 1e6:.0f} MB for each further one and run again"
                 ) from error
             raise
-        self._commit(decode_row(self.path, place["index"], line[:-1]), line)  # as a reader would see it
+        (row,) = decode_rows(self.path, place["index"], [line])  # as a reader would see it
+        self._commit(row, line)
         return place["index"]
 
     def _arrays(self, episode: Episode) -> dict[str, np.ndarray]:

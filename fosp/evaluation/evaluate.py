@@ -52,7 +52,9 @@ def evaluate(
     """
     seeds = [int(seed) for seed in seeds]
     _check(entries, seeds, workers, envs_per_worker, allow_any_seeds)
-    group = min(envs_per_worker, math.ceil(len(seeds) / max(workers, 1)))
+    # As many groups for each worker as for the next one, so that none works alone in the end.
+    crew = max(workers, 1)
+    group = math.ceil(len(seeds) / (crew * math.ceil(len(seeds) / (crew * envs_per_worker))))
     jobs = [(entry, tuple(seeds[i : i + group])) for entry in range(len(entries)) for i in range(0, len(seeds), group)]
     rows: list[dict[int, Row]] = [{} for _ in entries]
     total = len(entries) * len(seeds)

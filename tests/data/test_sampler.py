@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +64,69 @@ def test_windows_are_the_rows_of_the_log_and_start_rows_are_uniform(store: Store
     expected = 2000 / len(starts)
     chi_square = sum((counts[key] - expected) ** 2 / expected for key in starts)
     assert len(starts) == 18 and chi_square < 40.8  # the 99.9 % quantile for 17 degrees of freedom
+
+
+def naive(store: Store, rng: np.random.Generator, size: int, length: int) -> list[list[tuple[int, int, int]]]:
+    """For each window (episode, first row, rows) of its pieces, found by walking over all start rows."""
+    starts = [
+        (index, start) for index, row in enumerate(store.manifest) for start in range(max(1, row["rows"] - length + 1))
+    ]
+    windows = []
+    for draw in rng.integers(len(starts), size=size):
+        episode, start = starts[draw]
+        pieces = [(episode, start, min(length, store.manifest[episode]["rows"] - start))]
+        while (done := sum(piece[2] for piece in pieces)) < length:
+            episode = starts[rng.integers(len(starts))][0]
+            pieces.append((episode, 0, min(length - done, store.manifest[episode]["rows"])))
+        windows.append(pieces)
+    return windows
+
+
+@pytest.mark.parametrize("length", [4, 10])
+def test_windows_are_drawn_as_one_would_by_hand(store: Store, length: int) -> None:
+    # In this order, too: a run that goes on after an update of the program shall see the batches that it would have.
+    sampler, rng = Sampler(store, 20, length, seed=5), np.random.default_rng(5)
+    for _ in range(3):
+        batch = sampler.sample()
+        for b, pieces in enumerate(naive(store, rng, 20, length)):
+            done = 0
+            for index, start, rows in pieces:
+                assert find(window(batch, b, done, done + rows), store) == (index, start)
+                done += rows
+
+
+def test_a_batch_reads_its_own_rows_and_costs_the_same_however_many_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(list):
+        asked = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.asked += 1
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("a batch goes through all episodes")
+
+    sizes = []
+    preadv = os.preadv
+
+    def watch(number: int, buffers: Any, offset: int) -> int:
+        sizes.append(preadv(number, buffers, offset))
+        return sizes[-1]
+
+    seen = []
+    for episodes in (3, 40):
+        small = store_of(tmp_path / str(episodes), [6] * episodes)
+        sampler = Sampler(small, batch_size=5, length=4, seed=0)
+        small.manifest = Watched(small.manifest)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", watch)
+            sampler.sample()
+        seen.append((small.manifest.asked, len(sizes), sum(sizes)))
+        sizes.clear()
+    row = 4 * 4 * 3 + 2 * 4 * 3 + 2 * 4 + 4 + 4 + 3  # two images, action, reward, cost, flags
+    assert seen[0] == seen[1] == (2 * 5, 6 * 5, 5 * 4 * row)
 
 
 def test_arrays_are_contiguous_and_typed(store: Store) -> None:

@@ -227,6 +227,15 @@ def test_a_flipped_bit_anywhere_is_found_and_named(append_states, tmp_path: Path
         assert f"episode {hurt['index']} " in str(told.value)
 
 
+def test_lines_that_are_missing_or_in_another_order_are_told(path: Path) -> None:
+    fill(path, range(4))
+    first, second, *rest = (path / "episodes.jsonl").read_bytes().splitlines(keepends=True)
+    for lines in ([second, first, *rest], [first, *rest]):
+        (path / "episodes.jsonl").write_bytes(b"".join(lines))
+        with pytest.raises(UserError, match=f"line {1 if lines[0] is second else 2}, the row of episode"):
+            Store.open(path)
+
+
 @pytest.mark.parametrize("array", ["image_back", "flags"])
 def test_short_or_missing_file_is_found_at_open(path: Path, array: str) -> None:
     fill(path, range(3))

@@ -38,6 +38,32 @@ def test_worker_processes_give_the_same_as_this_process():
     assert there["comparisons"] == here["comparisons"]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "workers", "envs", "sizes"),
+    [
+        (20, 2, 8, [5, 5, 5, 5]),  # not 8, 8, 4, where one worker does 12 and the other 8
+        (20, 2, 10, [10, 10]),
+        (13, 0, 4, [4, 4, 4, 1]),
+        (13, 3, 8, [5, 5, 3]),
+        (3, 8, 8, [1, 1, 1]),
+    ],
+)
+def test_all_workers_end_at_about_the_same_time(monkeypatch, seeds, workers, envs, sizes):
+    given = []
+
+    def run_here(makers, make_env, jobs, workers):
+        given.extend(jobs)
+        return original(makers, make_env, jobs, 0)
+
+    original = evaluate_module._run
+    monkeypatch.setattr(evaluate_module, "_run", run_here)
+    seeds = list(HELD_OUT_SEEDS[:seeds])
+    run(seeds=seeds, workers=workers, envs_per_worker=envs)
+    for entry_index in (0, 1):
+        groups = [group for index, group in given if index == entry_index]
+        assert [len(group) for group in groups] == sizes and [seed for group in groups for seed in group] == seeds
+
+
 def test_document_says_what_was_evaluated_and_what_follows():
     document = run(scenario="many-walls", suite_hash="abcd", texts={"task": "Along a line."})
     assert document["format"] == "fosp-evaluation/1"
