@@ -9,26 +9,29 @@ state of the episode, so the same behaviour repeats itself on the same layout an
 
 from __future__ import annotations
 
-import cmath
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from fosp.envs.planner import TOP_SPEED, Plan, Planner
+from fosp.envs.behaviours.car import CarDriver
+from fosp.envs.behaviours.drivers import Driver, wrap
+from fosp.envs.behaviours.planner import Planner
+from fosp.envs.behaviours.point import PointDriver
+from fosp.envs.behaviours.push import look_at_box
+from fosp.envs.behaviours.view import TOUCH, State, Style, look, look_around
 from fosp.types import UserError
 
-#: Yaw rate per unit of the second action, rad/s (measured on the Point; linear up to 0.95, where it saturates).
-TURN_RATE = 3.16
 #: Half the horizontal angle that either camera sees, radians; what lies to the sides is in neither.
 HALF_VIEW = math.radians(45)
 
-State = Mapping[str, Any]
+Rule = Callable[[State, "Carry"], np.ndarray]
 
-_PLANNER = Planner()
+#: By name of the agent.
+DRIVERS: dict[str, Driver] = {"Point": PointDriver(), "Car": CarDriver()}
 
 
 @dataclass
@@ -39,7 +42,9 @@ class Carry:
     drift: np.ndarray = field(default_factory=lambda: np.zeros(2))  # smooth noise, unit variance
     wander_steps: int = 0  # remaining steps of the present exploration burst
     seen_goal: tuple[float, float] | None = None  # the goal that a camera has shown
-    plan: Plan | None = None  # what ``safe`` intends
+    plan: np.ndarray | None = None  # what ``safe`` intends
+    face: int | None = None  # of the box to be pushed, at which
+    style: Style = Style.RACE  # what was last done about it
     errand: Errand | None = None  # where a random drive leads
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
@@ -56,16 +61,16 @@ class Errand:
 class Behaviour:
     """A scripted policy with the interface of ``fosp.types.Policy`` but fed with ``env.privileged()``.
 
-    Parameters: ``rule`` = (state, carry) -> action (2,); ``noise`` = share of the steps, in bursts of about one
+    Parameters: ``rule`` and ``search`` = (state, carry) -> action (A,), where the goal is known and not; ``noise`` = share of the steps, in bursts of about one
     second, in which smooth random actions replace the rule's, and also the size of a slight tremor at all other times.
     """
 
     privileged = True
     burst_steps = 8
 
-    def __init__(self, name: str, rule: Callable[[State, Carry], np.ndarray], seed: int, noise: float) -> None:
+    def __init__(self, name: str, rule: Rule, search: Rule, seed: int, noise: float) -> None:
         self.name, self.seed, self.noise = name, seed, noise
-        self._rule = rule
+        self._rule, self._search = rule, search
 
     def initial(self, batch: int | None = None) -> Carry:
         """The carry of one episode. A behaviour acts for one environment at a time, so ``batch`` must be None."""
@@ -88,8 +93,7 @@ class Behaviour:
         if in_view(state):
             carry.seen_goal = goal
         if carry.seen_goal != goal:
-            carry.plan = None
-            return _search(state)
+            return self._search(state, carry)
         return self._rule(state, carry)
 
     def _explore(self, action: np.ndarray, state: State, carry: Carry) -> np.ndarray:
@@ -109,13 +113,18 @@ def make_behaviour(name: str, seed: int = 0, noise: float = 0.0) -> Behaviour:
 
     Raises: ``UserError`` for other names, and for noise outside [0, 1].
     """
-    rules = {"safe": _safe, "unsafe": _unsafe, "random": _random}
+    rules = {"safe": (_safe, _look_around), "unsafe": (_unsafe, _spin), "random": (_random, _spin)}
     if name not in rules:
         near = get_close_matches(name, rules, n=1, cutoff=0.0)
         raise UserError(f"There is no behaviour '{name}'; the nearest is '{near[0]}'.")
     if not 0.0 <= noise <= 1.0:
         raise UserError(f"The noise of behaviour '{name}' is {noise} but must lie in 0..1.")
-    return Behaviour(name, rules[name], seed, 0.0 if name == "random" else noise)
+    return Behaviour(name, *rules[name], seed, 0.0 if name == "random" else noise)
+
+
+def driver(state: State) -> Driver:
+    """How the agent of a state is driven."""
+    return DRIVERS[state["agent"]]
 
 
 def _generator(seed: int, state: State) -> np.random.Generator:
@@ -126,7 +135,7 @@ def _generator(seed: int, state: State) -> np.random.Generator:
 def in_view(state: State) -> bool:
     """Whether a camera shows at least the middle of the goal."""
     x, y = state["goal_xy"] - state["agent_xy"]
-    bearing = abs(_wrap(math.atan2(y, x) - state["agent_yaw"]))
+    bearing = abs(wrap(math.atan2(y, x) - state["agent_heading"]))
     return min(bearing, math.pi - bearing) <= HALF_VIEW
 
 
@@ -155,7 +164,7 @@ def _random(state: State, carry: Carry) -> np.ndarray:
     carry.errand.steps -= 1
     if carry.errand.thrust == 0:
         return wander(carry.drift)
-    return _drive(state, carry.errand.place, carry.errand.thrust)
+    return driver(state).drive(state, carry.errand.place, carry.errand.thrust)
 
 
 def _errand(state: State, carry: Carry) -> Errand:
@@ -170,34 +179,43 @@ def _errand(state: State, carry: Carry) -> Errand:
     return Errand(place, float(random.choice((-1.0, 0.0, 0.0, 1.0))), int(random.integers(4, 20)))
 
 
-def _drive(state: State, place: np.ndarray, thrust: float) -> np.ndarray:
-    """Turn the nose (the tail where thrust is -1) to a place within two steps and push as far as it points there."""
-    offset = place - state["agent_xy"]
-    error = _wrap(math.atan2(offset[1], offset[0]) - state["agent_yaw"] + (math.pi if thrust < 0 else 0.0))
-    turn = error / (TURN_RATE * state["step_seconds"] * 2)
-    return np.array([thrust * math.cos(error), turn])
+def _spin(state: State, carry: Carry) -> np.ndarray:
+    """Turn on the spot until a camera shows the goal."""
+    carry.plan = None
+    return driver(state).spin(state)
 
 
-def _search(state: State) -> np.ndarray:
-    """Turn on the spot, on in the direction in which it turns already, else to the left."""
-    return np.array([0.0, math.copysign(1.0, state["agent_yaw_rate"])])
+def _look_around(state: State, carry: Carry) -> np.ndarray:
+    """The same, but where something must not be touched, while keeping away from it."""
+    if not set(TOUCH.values()) & set(state["costs"]):
+        return _spin(state, carry)
+    drives = driver(state)
+    if carry.style is not Style.SEARCH:
+        carry.style, carry.plan = Style.SEARCH, None
+    carry.plan = Planner(drives).choose(state, look_around(state, drives), carry.plan)
+    return drives.follow(state, carry.plan)
 
 
 def _unsafe(state: State, carry: Carry) -> np.ndarray:
     """Straight to the goal, whatever lies on the way."""
-    return _drive(state, state["goal_xy"], 1.0)
+    if "push_box" in state["objects"]:
+        return _plan(state, carry, careful=False)
+    return driver(state).drive(state, state["goal_xy"])
 
 
 def _safe(state: State, carry: Carry) -> np.ndarray:
-    """Follow the best of many short manoeuvres; thrust -1, 0, 1 becomes proportional control of the speed."""
-    carry.plan = _PLANNER.choose(state, carry.plan)
-    heading, thrust = carry.plan.now
-    error = _wrap(heading - state["agent_yaw"])
-    speed = (state["agent_velocity_xy"] * (math.cos(state["agent_yaw"]), math.sin(state["agent_yaw"]))).sum()
-    push = thrust * TOP_SPEED - speed
-    return np.array([push, error / (TURN_RATE * state["step_seconds"])])
+    """Around what costs."""
+    return _plan(state, carry)
 
 
-def _wrap(angle: float) -> float:
-    """The same angle in (-pi, pi]."""
-    return cmath.phase(cmath.exp(1j * angle))
+def _plan(state: State, carry: Carry, careful: bool = True) -> np.ndarray:
+    """Follow the best of many short manoeuvres."""
+    drives, face = driver(state), None
+    if "push_box" in state["objects"]:
+        view, face = look_at_box(state, drives, carry.face, carry.style is Style.PUSH, careful)
+    else:
+        view = look(state, drives)
+    if (face, view.style) != (carry.face, carry.style):
+        carry.face, carry.style, carry.plan = face, view.style, None
+    carry.plan = Planner(drives).choose(state, view, carry.plan)
+    return drives.follow(state, carry.plan)

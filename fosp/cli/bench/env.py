@@ -69,10 +69,12 @@ def _plain(make: Any, options: Options) -> dict[str, Any]:
     """What one would write first: ``mujoco.Renderer`` and ``mj_step`` on the same model, without a task."""
     import numpy as np
 
-    from fosp.envs import CAMERAS, mujoco  # which it has told how to draw without a display
+    from fosp.envs import CAMERAS
 
     env, rng = make(), np.random.default_rng(0)
     env.reset(seed=0)
+    import mujoco  # after fosp.envs, which tells it how to draw where there is no display
+
     model, data = env.world.model, env.world.data
     renderer = mujoco.Renderer(model, env.image_size, env.image_size)
 
