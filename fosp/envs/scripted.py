@@ -61,8 +61,9 @@ class Errand:
 class Behaviour:
     """A scripted policy with the interface of ``fosp.types.Policy`` but fed with ``env.privileged()``.
 
-    Parameters: ``rule`` and ``search`` = (state, carry) -> action (A,), where the goal is known and not; ``noise`` = share of the steps, in bursts of about one
-    second, in which smooth random actions replace the rule's, and also the size of a slight tremor at all other times.
+    Parameters: ``rule`` and ``search`` = (state, carry) -> action (A,), where the goal is known and not; ``noise`` =
+    share of the steps, in bursts of about one second, in which random ones replace the rule's, and also the size of a
+    slight tremor at all other times.
     """
 
     privileged = True
