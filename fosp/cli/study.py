@@ -17,7 +17,7 @@ STUDIES = {
         episodes=300,
         scenario="larger-hazards",
         preset="laptop",
-        pretrain=("model.depth=16", "training.updates=10000", "training.latent_updates=10000"),
+        pretrain=("model.depth=16", "training.updates=10000", "training.latent_updates=2000"),
         cloning=("training.latent_updates=3000",),
         finetune=("online.episodes=200", "online.updates_per_step=0.2"),
         layouts=40,

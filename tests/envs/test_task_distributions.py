@@ -18,7 +18,14 @@ from fosp.envs import make
 STEPS = 120
 #: Task -> mean over 60 layouts (seeds 100-159) of return, cost, goals met and metres driven, and their standard
 #: deviations between layouts, as measured on MuJoCo 3.3.7.
-REFERENCE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+REFERENCE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "SafetyPointGoal1": ((10.36, 22.98, 4.87, 9.47), (0.87, 19.34, 0.81, 0.71)),
+    "SafetyPointButton1": ((9.58, 123.67, 5.13, 5.79), (3.85, 113.23, 2.42, 2.16)),
+    "SafetyCarGoal2": ((10.97, 69.63, 4.25, 7.5), (1.04, 53.76, 0.88, 1.05)),
+    "SafetyPointGoal2": ((11.02, 78.42, 4.17, 10.14), (0.99, 46.34, 0.76, 0.78)),
+    "SafetyPointPush1": ((-5.77, 0.95, 0.08, 11.31), (3.84, 4.4, 0.28, 2.4)),
+    "SafetyCarButton1": ((6.31, 227.18, 3.4, 3.14), (4.22, 107.08, 2.81, 1.81)),
+}
 
 
 def drive(state: Mapping[str, Any]) -> np.ndarray:
