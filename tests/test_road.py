@@ -415,7 +415,7 @@ def training(road: Road, tmp_path: Path) -> Iterator[Any]:
 
     def start() -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "fosp", *map(str, words)]
-        begun.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        begun.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c))
         return begun[-1]
 
     yield start
@@ -430,6 +430,11 @@ def wait_for(process: subprocess.Popen[str], path: Path, updates: int) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def _hear_ctrl_c() -> None:
+    """A process that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_and_kill_lose_nothing(road: Road, training: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fosp.envs.behaviours.car import CarDriver
 from fosp.envs.behaviours.drivers import Driver, wrap
 from fosp.envs.behaviours.planner import Planner
 from fosp.envs.behaviours.point import PointDriver
-from fosp.envs.behaviours.push import look_at_box
+from fosp.envs.behaviours.push import Grip, look_at_box
 from fosp.envs.behaviours.view import TOUCH, State, Style, look, look_around
 from fosp.types import UserError
 
@@ -43,8 +43,8 @@ class Carry:
     wander_steps: int = 0  # remaining steps of the present exploration burst
     seen_goal: tuple[float, float] | None = None  # the goal that a camera has shown
     plan: np.ndarray | None = None  # what ``safe`` intends
-    face: int | None = None  # of the box to be pushed, at which
-    style: Style = Style.RACE  # what was last done about it
+    style: Style = Style.RACE  # of the plan
+    grip: Grip = field(default_factory=Grip)  # on the box to be pushed
     errand: Errand | None = None  # where a random drive leads
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
@@ -211,12 +211,10 @@ def _safe(state: State, carry: Carry) -> np.ndarray:
 
 def _plan(state: State, carry: Carry, careful: bool = True) -> np.ndarray:
     """Follow the best of many short manoeuvres."""
-    drives, face = driver(state), None
-    if "push_box" in state["objects"]:
-        view, face = look_at_box(state, drives, carry.face, carry.style is Style.PUSH, careful)
-    else:
-        view = look(state, drives)
-    if (face, view.style) != (carry.face, carry.style):
-        carry.face, carry.style, carry.plan = face, view.style, None
+    drives, face = driver(state), carry.grip.face
+    pushes = "push_box" in state["objects"]
+    view = look_at_box(state, drives, carry.grip, careful) if pushes else look(state, drives)
+    if (carry.grip.face, view.style) != (face, carry.style):
+        carry.style, carry.plan = view.style, None
     carry.plan = Planner(drives).choose(state, view, carry.plan)
     return drives.follow(state, carry.plan)

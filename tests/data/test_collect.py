@@ -119,6 +119,11 @@ if __name__ == "__main__":
 """
 
 
+def _hear_ctrl_c() -> None:
+    """A process that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _start(log: Path, script: Path) -> subprocess.Popen[str]:
     """Collects slowly in a process group of its own; returns when some episodes are there."""
     script.write_text(SCRIPT)
@@ -126,6 +131,7 @@ def _start(log: Path, script: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, str(script), str(log)], stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": path},
+        preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
     manifest = log / "episodes.jsonl"
     end = time.monotonic() + 30

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from fosp.envs.behaviours.drivers import Roll, wrap
-from fosp.envs.behaviours.view import Complex, State, Style
+from fosp.envs.behaviours.view import Complex, State, Style, View
 
 STOP, FORWARD, BACKWARD, LEFT, RIGHT, BEND_LEFT, BEND_RIGHT = range(7)
 #: Torque with which a wheel is meant to turn: far above saturation, and below 1 so that noise shows to both sides.
@@ -58,11 +58,11 @@ class CarDriver:
     def spin(self, state: State) -> np.ndarray:
         return WHEELS[LEFT if state["agent_yaw_rate"] >= 0 else RIGHT]
 
-    def manoeuvres(self, state: State, goal: complex, last: np.ndarray | None, steps: int, style: Style) -> np.ndarray:
-        if style is Style.PUSH:
+    def manoeuvres(self, state: State, view: View, last: np.ndarray | None, steps: int) -> np.ndarray:
+        if view.style is Style.PUSH:
             plans = _pushing_library(steps)
             return plans if last is None else np.concatenate([np.append(last[1:], last[-1])[None], plans])
-        if style is Style.PARK:
+        if view.style is Style.PARK:
             plans = _parking_library(steps)
         else:
             plans = _library(steps, float(state["step_seconds"]), waits=state["gremlin_orbit"] > 0)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fosp.envs.behaviours.view import Body, Complex, State, Style
+from fosp.envs.behaviours.view import Body, Complex, State, Style, View
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,8 @@ class Driver(Body, Protocol):
         """Action that turns on the spot, on in the direction in which it turns already, else to the left."""
         ...
 
-    def manoeuvres(self, state: State, goal: complex, last: np.ndarray | None, steps: int, style: Style) -> np.ndarray:
-        """Candidates for the next ``steps`` steps, (P, ...): a library, the last manoeuvre and its neighbours.
-
-        ``goal`` is relative to the agent.
-        """
+    def manoeuvres(self, state: State, view: View, last: np.ndarray | None, steps: int) -> np.ndarray:
+        """Candidates for the next ``steps`` steps, (P, ...): a library, the last manoeuvre and its neighbours."""
         ...
 
     def roll_out(self, state: State, plans: np.ndarray, steps: int) -> Roll:

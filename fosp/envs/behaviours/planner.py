@@ -25,8 +25,8 @@ BESIDE, ASKEW, NEAR, BRAKE, PARKING_SPEED = 2.0, 0.1, 0.2, 0.2, 0.5
 STRAYING = 0.3
 #: In which part of a blurred disc's depth (1 at the centre) harm becomes certain, inverse.
 BLUR = 3.0
-#: Metres beyond a goal from which the way to it is no longer straight.
-TOO_FAR = 0.1
+#: Half width of the way in at its end, metres; it widens by 45 degrees to either side.
+WAY_IN = 0.1
 
 
 class Planner:
@@ -43,7 +43,7 @@ class Planner:
         """
         dt = float(state["step_seconds"])
         steps = max(2, round(self.driver.horizon / dt))
-        plans = self.driver.manoeuvres(state, view.goal - view.here, last, steps, view.style)  # (P, ...)
+        plans = self.driver.manoeuvres(state, view, last, steps)  # (P, ...)
         roll = self.driver.roll_out(state, plans, steps)
         price = {Style.PARK: self._error, Style.SEARCH: self._blindness}.get(view.style, self._delay)
         return plans[(price(roll, view, dt) + self._danger(roll, view, dt)).argmin()]
@@ -61,7 +61,9 @@ class Planner:
     def _error(self, roll: Roll, view: View, dt: float) -> np.ndarray:
         """How far from being parked it is on the way and at the end, as seconds, (P,)."""
         before: Complex = (view.goal - view.here - _led(roll, view)) / view.aim  # (P, T)
-        straight = np.where(before.real > -TOO_FAR, np.abs(before.real) + BESIDE * np.abs(before.imag), np.inf)
+        ahead, beside = before.real, np.abs(before.imag)
+        in_front = (ahead > -WAY_IN) & (beside < WAY_IN + np.maximum(ahead, 0.0))
+        straight = np.where(in_front, np.abs(ahead) + BESIDE * beside, np.inf)
         points = (roll.path + view.here).ravel()
         detour = _way(view).look_up(points.real, points.imag)[0].reshape(straight.shape)
         error = np.minimum(straight, detour + abs(view.goal - view.start) - abs(view.lead))

@@ -10,12 +10,14 @@ from functools import lru_cache
 import numpy as np
 
 from fosp.envs.behaviours.drivers import Roll, wrap, wrap_all
-from fosp.envs.behaviours.view import Complex, State, Style
+from fosp.envs.behaviours.view import Complex, State, Style, View
 
 #: As measured: free speed under full thrust (m/s), mass over damping (s), and the fastest turn (rad/s).
 TOP_SPEED, SPEED_TIME, TURN_LIMIT = 1.5, 0.52, 3.0
 #: Yaw rate per unit of the second action, rad/s (linear up to 0.95, where it saturates).
 TURN_RATE = 3.16
+#: How far from straight the nose may be turned in a box's notch, radians.
+MOST_ASKEW = 0.5
 
 
 class PointDriver:
@@ -24,7 +26,7 @@ class PointDriver:
 
     horizon, top_speed, top_turn = 1.1, TOP_SPEED, TURN_LIMIT
     nose, girth = 0.15, 0.13
-    tool, tool_width, tool_angle, bend, holds = nose, 0.1, 0.0, 0.6, (0.5, 0.8)  # the nose
+    tool, tool_width, tool_angle, bend, holds = nose, 0.1, 0.0, 1.0, (0.5, 0.8)  # the nose
     first_headings, second_headings, switch = 8, 4, 3
 
     def drive(self, state: State, place: np.ndarray, thrust: float = 1.0) -> np.ndarray:
@@ -37,14 +39,19 @@ class PointDriver:
     def spin(self, state: State) -> np.ndarray:
         return np.array([0.0, math.copysign(1.0, state["agent_yaw_rate"])])
 
-    def manoeuvres(self, state: State, goal: complex, last: np.ndarray | None, steps: int, style: Style) -> np.ndarray:
-        plans = _library(self.first_headings, self.second_headings, self.switch)
-        plans = plans + (cmath.phase(goal), cmath.phase(goal), 0.0, 0.0, 0.0)  # (P, 5)
+    def manoeuvres(self, state: State, view: View, last: np.ndarray | None, steps: int) -> np.ndarray:
+        goal, aim = cmath.phase(view.goal - view.here), cmath.phase(view.aim)
+        if view.style is Style.PARK:
+            plans = _parking_library() + (goal, 0.0, 0.0, 0.0, 0.0)
+            plans[:, 1] = np.where(plans[:, 1] > 0, aim, plans[:, 0])
+        else:
+            plans = _library(self.first_headings, self.second_headings, self.switch) + (goal, goal, 0.0, 0.0, 0.0)
         if last is not None:
             plans = np.concatenate([_advanced(last) + _NEAR, plans])
-        if style is Style.PARK:
-            return np.concatenate([plans * (1, 1, push, 1, after) for push in (0.4, 1) for after in (0.4, 0, -1)])
-        return plans[plans[:, 2] > 0] if style is Style.PUSH else plans
+        if view.style is Style.PUSH:  # only forward, and never so askew that the nose would leave the notch
+            plans = plans[plans[:, 2] > 0]
+            plans[:, 0] = aim + np.clip(wrap_all(plans[:, 0] - aim), -MOST_ASKEW, MOST_ASKEW)
+        return plans
 
     def roll_out(self, state: State, plans: np.ndarray, steps: int) -> Roll:
         dt, velocity = float(state["step_seconds"]), complex(*state["agent_velocity_xy"])
@@ -84,6 +91,21 @@ def _library(first_headings: int, second_headings: int, switch: int) -> np.ndarr
     rows = [(a, b, t, switch, 1.0) for a in ones for b in twos for t in (1.0, -1.0)]
     rows += [(a, a, 0.0, switch, 1.0) for a in ones]
     return np.array(rows)
+
+
+@lru_cache(maxsize=1)
+def _parking_library() -> np.ndarray:
+    """The same, (P, 5), but with a flag for the second heading: 1 for where the nose shall point, 0 for the first."""
+    ones = 2 * math.pi * np.arange(8) / 8
+    rows = [
+        (a, b, t, n, c)
+        for a in ones
+        for b in (0, 1)
+        for t in (1, 0.4, -0.4, -1)
+        for n in (2, 4, 7)
+        for c in (0.4, 0, -0.4)
+    ]
+    return np.array([*rows, *((a, 1, 0, n, c) for a in ones for n in (2, 4) for c in (0.4, 0, -0.4))], float)
 
 
 #: Steps from the last manoeuvre to its neighbours; the first is the manoeuvre itself.

@@ -23,6 +23,9 @@ RUN_UP = 0.3
 BARRED, CHANGE = 3.0, 0.8
 #: How far the body frame may be from where it pushes, metres along and, beyond the play of the tool, across.
 ALONG, ACROSS = 0.12, 0.035
+#: After so many slips, or so askew in the notch that the posts are in the way of turning straight, radians, a new
+#: run-up is taken, from so many metres around its start.
+SLIPS, JAMMED, NEAR_START = 2, 1.0, 0.12
 
 
 @dataclass(frozen=True)
@@ -56,28 +59,52 @@ def find_box(state: State, body: Body) -> Box:
     return Box(centre, yaw, 1.5 * half, depth, depth + body.tool, abs(half - body.tool_width) / 2)
 
 
-def look_at_box(state: State, body: Body, face: int | None, pushes: bool, careful: bool = True) -> tuple[View, int]:
-    """The view of a task in which a box has to get to the goal, and the face at which to push it.
+@dataclass
+class Grip:
+    """What is remembered of a box from step to step."""
 
-    ``face`` is the one of a step ago, or None; ``pushes`` whether the box was pushed there. Who is not careful
-    sees only what cannot be driven through.
+    face: int | None = None  # at which to push it
+    held: bool = False  # whether it was pushed there
+    slips: int = 0  # how often it came loose since the last run-up
+    retreats: bool = False  # whether a new run-up is wanted
+
+
+def look_at_box(state: State, body: Body, grip: Grip, careful: bool = True) -> View:
+    """The view of a task in which a box has to get to the goal; changes ``grip``.
+
+    Who is not careful sees only what cannot be driven through.
     """
     box, here, goal = find_box(state, body), complex(*state["agent_xy"]), complex(*state["goal_xy"])
     discs = obstacles(state, body.girth, careful)
     led = [replace(group, fear=BLOCK) for group in obstacles(state, box.half, careful)]
-    last, face = face, _choose_face(box, here, goal, discs, led, face, body.bend)
-    normal = box.normal(face)
-    offset = (here - box.centre) / normal - box.grip
-    aim = cmath.phase(-normal) - body.tool_angle  # of the nose
-    askew = wrap(state["agent_heading"] - aim)
-    across, held = box.play + ACROSS, pushes and face == last
-    if abs(offset.real) < ALONG and abs(offset.imag) < across and abs(askew) < body.holds[held]:
+    last, grip.face = grip.face, _choose_face(box, here, goal, discs, led, grip.face, body.bend)
+    normal = box.normal(grip.face)
+    start = box.centre + (box.grip + RUN_UP) * normal
+    _feel(grip, box, state, body, last == grip.face, abs(here - start))
+    if grip.held:
         lead = (box.centre - here) * cmath.exp(-1j * state["agent_heading"])
-        return View(here, goal, ARRIVAL - 0.01, tuple(discs), lead=lead, led=tuple(led), style=Style.PUSH), face
+        return View(here, goal, ARRIVAL - 0.01, tuple(discs), Style.PUSH, lead, -normal, led=tuple(led))
     around = Discs(np.array([box.centre]), box.grip + RUN_UP - 0.1, BLOCK)
-    tool, start = body.tool * cmath.exp(1j * body.tool_angle), box.centre + (box.grip + RUN_UP) * normal
-    touch = box.centre + box.depth * normal
-    return View(here, touch, 0.0, (*discs, *box.hull()), Style.PARK, tool, -normal, start, led=(around,)), face
+    hulls = (*discs, *box.hull())
+    if grip.retreats:
+        return View(here, start, 0.0, hulls, Style.PARK, 0.0, -normal, start, led=(around,))
+    tool, touch = body.tool * cmath.exp(1j * body.tool_angle), box.centre + box.depth * normal
+    return View(here, touch, 0.0, hulls, Style.PARK, tool, -normal, start, led=(around,))
+
+
+def _feel(grip: Grip, box: Box, state: State, body: Body, same: bool, from_start: float) -> None:
+    """Whether agent and box move as one now, and whether that fails again and again."""
+    normal = box.normal(grip.face or 0)
+    offset = (complex(*state["agent_xy"]) - box.centre) / normal - box.grip
+    askew = wrap(state["agent_heading"] + body.tool_angle - cmath.phase(-normal))
+    held, grip.held = grip.held and same, False
+    if not same or from_start < NEAR_START:
+        grip.slips, grip.retreats = 0, False
+    near = abs(offset.real) < ALONG and abs(offset.imag) < box.play + ACROSS
+    grip.held = near and not grip.retreats and abs(askew) < body.holds[held]
+    grip.slips += held and not grip.held
+    if grip.slips >= SLIPS or (near and abs(askew) > JAMMED):
+        grip.retreats = True
 
 
 def _choose_face(

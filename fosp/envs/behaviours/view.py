@@ -69,7 +69,7 @@ class View:
     discs: tuple[Discs, ...] = ()  # for the agent's body frame
     style: Style = Style.RACE
     lead: complex = 0.0  # what has to get to the goal, from the body frame in axes with x along the nose; metres
-    aim: complex = 1.0  # unit vector from the agent to what it leads, when parked
+    aim: complex = 1.0  # unit vector: where what it leads shall be when parked, and is while it is pushed
     start: complex = 0.0  # where the agent goes first, to park from there
     sense: float = 1.0  # in which to look around: 1 to the left, -1 to the right
     led: tuple[Discs, ...] = ()  # for what has to get to the goal, if that is not the agent
@@ -105,12 +105,14 @@ def obstacles(state: State, girth: float, careful: bool = True) -> list[Discs]:
     """Everything to keep away from. Who is not careful sees only what cannot be driven through."""
     found = [Discs(_places(state, "hazard"), float(state["hazard_radius"]) + MARGIN, FEAR)] if careful else []
     for kind, term in TOUCH.items():
-        if kind not in state["reach"] or not (careful or kind in SOLID):
+        if kind not in state["reach"]:
             continue
         if kind in SOLID:
             core = state["reach"][kind] + CLOSEST
             found.append(Discs(_places(state, kind, but=state["goal_object"]), core, WALL))
-        costs = careful and term in state["costs"]
+        if not careful:
+            continue
+        costs = term in state["costs"]
         radius = round(state["reach"][kind] + girth, 2) + (MARGIN if costs else 0.0)
         fear = FEAR if costs else BLOCK if kind in SOLID else BOTHER
         if kind == "gremlin":
