@@ -17,9 +17,15 @@ STUDIES = {
         episodes=300,
         scenario="larger-hazards",
         preset="laptop",
-        pretrain=("model.depth=16", "training.updates=10000", "training.latent_updates=2000"),
+        pretrain=(
+            "model.depth=16",
+            "training.updates=7000",
+            "training.latent_updates=1500",
+            "agent.constraint.penalty=0.1",
+            "agent.constraint.step=1e-3",
+        ),
         cloning=("training.latent_updates=3000",),
-        finetune=("online.episodes=200", "online.updates_per_step=0.2"),
+        finetune=("online.episodes=100", "online.updates_per_step=0.1"),
         layouts=40,
     ),
 }
