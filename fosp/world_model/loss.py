@@ -78,15 +78,11 @@ def model_loss(
     latents, post, prior = model.observe(embedding, action, is_first, noise)
     features = latents.features  # (B, T, F)
     flat = features.flatten(0, 1)  # (B * T, F)
-    target = model.reconstruction_target(images.flatten(0, 1))
-    # A squared error summed over a pooled image stands for (width / decode_width)^2 pixels each.
-    pixels = (model.width / model.config.decode_width) ** 2
-    error = (model.decode_raw(flat) - target).square().sum((1, 2, 3)).view(batch, time) * pixels
     proceed = model.continue_head(flat).float().view(batch, time)
     # A time limit is no terminal state: only is_terminal counts, so a truncated episode is said to continue.
     going_on = 1.0 - is_terminal.float()
     losses = {
-        "image": error,
+        "image": model.image_error(flat, images.flatten(0, 1)).view(batch, time),
         "reward": model.twohot.loss(model.reward_head(features), reward),
         "cost": _cost_weight(model, cost) * model.twohot.loss(model.cost_head(features), cost),
         "proceed": nn.functional.binary_cross_entropy_with_logits(proceed, going_on, reduction="none"),

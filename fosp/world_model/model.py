@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fosp.nets.distributions import TwoHot
 from fosp.nets.layers import MLP
 from fosp.world_model.rssm import RSSM, Latent
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder
+from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, SquaredError
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,36 @@ class WorldModel(nn.Module):
 
     def reconstruction_target(self, images: Tensor) -> Tensor:
         """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width."""
-        cells, side = self.config.decode_width, self.width // self.config.decode_width
-        n, _, _, c = images.shape
-        # Rows first, in whole lines, then the neighbours within a line as a product: strided sums over bytes are slow.
-        lines = images.view(n, cells, side, -1).sum(2, dtype=torch.int16) if side > 1 else images
-        pool = torch.eye(c, device=images.device).repeat(side, 1) / (255 * side**2)  # (side * C, C)
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
-            small = (lines.float().view(-1, side * c) @ pool).view(n, cells, cells, c)
+            small = self._pooled(images)
             return self.whitening(small) if self.config.whitening else small.sub_(0.5)
 
+    def _pooled(self, images: Tensor) -> Tensor:
+        """uint8 (N, W, W, C) -> [0, 1], (N, w, w, C)."""
+        cells, side = self.config.decode_width, self.width // self.config.decode_width
+        if side == 1:
+            return images.float().mul_(1 / 255)
+        n, _, _, c = images.shape
+        # Rows first, in whole lines, then the neighbours within a line as a product: strided sums over bytes are slow.
+        lines = images.view(n, cells, side, -1).sum(2, dtype=torch.int16)
+        pool = torch.eye(c, device=images.device).repeat(side, 1) / (255 * side**2)  # (side * C, C)
+        return (lines.float().view(-1, side * c) @ pool).view(n, cells, cells, c)
+
     def decode_raw(self, features: Tensor) -> Tensor:
-        """(N, F) -> in the space of the target, float32 (N, w, w, C)."""
-        return self.decoder(features).permute(0, 2, 3, 1).float()
+        """(N, F) -> in the space of the target, (N, w, w, C)."""
+        return self.decoder(features).permute(0, 2, 3, 1)
+
+    def image_error(self, features: Tensor, images: Tensor) -> Tensor:
+        """Squared error of the reconstruction, summed over each image. (N, F), uint8 (N, W, W, C) -> (N,).
+
+        An error summed over a pooled image stands for (W / w)^2 pixels each.
+        """
+        error = SquaredError.apply(self.decode_raw(features), lambda rows: self.reconstruction_target(images[rows]))
+        return error * (self.width / self.config.decode_width) ** 2
 
     def decode(self, features: Tensor) -> Tensor:
         """(N, F) -> colours in [0, 1], (N, w, w, C)."""
-        out = self.decode_raw(features)
+        out = self.decode_raw(features).float()
         return self.whitening.undo(out) if self.config.whitening else (out + 0.5).clamp(0, 1)
 
     def observe(

@@ -7,7 +7,7 @@ import torch
 from builders import WIDTH, batch, generator, images, stir, world_model
 from torch import nn
 
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, ImageNorm, Patches, scale_pixels
+from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, ImageNorm, Patches, SquaredError, scale_pixels
 
 
 @pytest.mark.parametrize(("width", "stem"), [(16, 2), (16, 4), (64, 2), (64, 4)])
@@ -109,6 +109,20 @@ def test_decoding_undoes_what_the_target_did(whitening: float, width: int, monke
     pooled = data.float().div(255).permute(0, 3, 1, 2)
     pooled = nn.functional.avg_pool2d(pooled, WIDTH // width).permute(0, 2, 3, 1)
     torch.testing.assert_close(model.decode(torch.zeros(12, 1)), pooled, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype, within", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_squared_error_in_pieces_has_the_value_and_the_gradient_of_the_plain_one(
+    dtype: torch.dtype, within: float
+) -> None:
+    shape = (2 * SquaredError.PIECE + 3, 4, 4, 6)
+    said = torch.randn(shape, generator=generator()).to(dtype).requires_grad_()
+    target, upstream = torch.rand(shape, generator=generator()), torch.rand(shape[0], generator=generator())
+    plain = (said.float() - target).square().sum((1, 2, 3))
+    pieces = SquaredError.apply(said, lambda rows: target[rows])
+    torch.testing.assert_close(pieces, plain)
+    expected, gradient = (torch.autograd.grad(error, said, upstream)[0] for error in (plain, pieces))
+    torch.testing.assert_close(gradient, expected, rtol=within, atol=within)
 
 
 def colours() -> torch.Tensor:
