@@ -73,7 +73,7 @@ def save(
     numbers: Mapping[str, Any],
     keep: int = 3,
 ) -> Path:
-    """Write checkpoint ``folder/<step>``; keep the newest ``keep``. Whenever the process dies, ``last`` stays whole.
+    """Write checkpoint ``folder/<step>``; keep the newest ``keep`` (0: all). Whenever it dies, ``last`` stays whole.
 
     Where that step is there already with the same weights it is left alone, with what was noted beside it since.
     """

@@ -27,6 +27,7 @@ class TrainingConfig:
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     log_every: int = 50
     save_every: int = 1000
+    keep: int = 3  # newest checkpoints that are kept, 0 for all
 
 
 class Learner(Protocol):
@@ -131,6 +132,7 @@ class Trainer:
                 "seconds": self.seconds,
                 **numbers,
             },
+            keep=self.config.keep,
         )
 
     @property
