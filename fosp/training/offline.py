@@ -43,7 +43,7 @@ class Learner(Protocol):
     def load_state(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None: ...
 
 
-class Sampler(Protocol):
+class Source(Protocol):
     """Gives batches of arrays, or (an encoded log) whatever the learner takes as it is."""
 
     def sample(self) -> Any: ...
@@ -64,7 +64,7 @@ class Trainer:
     """Ties learner, sampler and run folder together: one step, when to log, when to save, how to go on after a stop."""
 
     def __init__(
-        self, learner: Learner, sampler: Sampler, run: Run, config: TrainingConfig, device: torch.device | str,
+        self, learner: Learner, sampler: Source, run: Run, config: TrainingConfig, device: torch.device | str,
         describe: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self.learner, self.sampler, self.run, self.config = learner, sampler, run, config
@@ -75,7 +75,7 @@ class Trainer:
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
 
-    def enter_encoded_log(self, sampler: Sampler) -> None:
+    def enter_encoded_log(self, sampler: Source) -> None:
         """Begin the second stage; where it had begun before a restart, go on with its very next batch."""
         self.sampler, self.on_encoded_log = sampler, True
         if self._resumed is not None:
@@ -142,7 +142,7 @@ class Trainer:
 
 def pretrain(
     trainer: Trainer,
-    encode: Callable[[], Sampler],
+    encode: Callable[[], Source],
     progress: Callable[[int], AbstractContextManager],
     on_save: Callable[[Path], None] = lambda path: None,
 ) -> Path:

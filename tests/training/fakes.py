@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fosp.training.log import Run
-from fosp.training.offline import Sampler, Trainer, TrainingConfig, pretrain
+from fosp.training.offline import Source, Trainer, TrainingConfig, pretrain
 from fosp.types import Batch
 
 
@@ -132,12 +132,12 @@ def trainer(
     return made
 
 
-def no_second_stage() -> Sampler:
+def no_second_stage() -> Source:
     raise AssertionError("the log was encoded without need")
 
 
 def train(
     made: Trainer, bar: FakeProgress, on_save: Callable[[Path], None] = lambda path: None,
-    encode: Callable[[], Sampler] = no_second_stage,
+    encode: Callable[[], Source] = no_second_stage,
 ) -> Path:  # fmt: skip
     return pretrain(made, encode, bar, on_save)
