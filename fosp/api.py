@@ -309,7 +309,7 @@ def _act(
     agent: Any, schema: Schema, envs: Sequence[Any], seed: int, scenario: str | None, seeds: Sequence[int],
     on_step: Callable[[int], None],
 ) -> Iterator[Episode]:  # fmt: skip
-    policy = wire.AgentPolicy(agent, schema, explore=True, seed=seed * 1_000_003 + seeds[0])
+    policy = wire.AgentPolicy(agent, schema, explore=True, seed=seed)
     info = {"behaviour": "expansion", "scenario": scenario}
     return rollout(policy, list(envs)[: len(seeds)], seeds, info=info, on_step=on_step)
 

@@ -35,8 +35,12 @@ def choice_probabilities(scores: Tensor, alpha: float) -> Tensor:
     return torch.softmax(scores / alpha, -1)
 
 
-def choose(scores: Tensor, alpha: float, generator: torch.Generator | None) -> Tensor:
-    """(N, K) -> (N,), index of the executed candidate: drawn by softmax, or the best where ``generator`` is None."""
-    if generator is None:
+def choose(scores: Tensor, alpha: float, uniform: Tensor | None) -> Tensor:
+    """(N, K) -> (N,), index of the executed candidate: the best, or drawn by softmax.
+
+    ``uniform`` (N,) in [0, 1) are the draws, one for each row, so that no row's choice depends on how many there are.
+    """
+    if uniform is None:
         return scores.argmax(-1)
-    return torch.multinomial(choice_probabilities(scores, alpha), 1, generator=generator).squeeze(-1)
+    below = choice_probabilities(scores, alpha).cumsum(-1) <= uniform.unsqueeze(-1)
+    return below.sum(-1).clamp(max=scores.shape[-1] - 1)  # rounded sums may end below 1

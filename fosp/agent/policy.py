@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +24,28 @@ class Carry:
     latent: Latent  # (n, ...)
     action: Tensor  # executed last, (n, A)
     single: bool  # made by initial() without a number
-    generator: torch.Generator | None  # None acts greedily
+    seeds: np.ndarray  # (n,) of the episodes; with ``steps`` they say what is drawn
+    steps: np.ndarray  # (n,) taken in the episode
     diagnostics: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def reset(self, mask: np.ndarray) -> Carry:
-        """Forget the rows where ``mask`` (n,) is true: their environments begin a new episode."""
-        keep = torch.as_tensor(~np.asarray(mask, bool), device=self.action.device).float().unsqueeze(-1)  # (n, 1)
+    def reset(self, mask: np.ndarray, seeds: Sequence[int] | None = None) -> Carry:
+        """Forget the rows where ``mask`` (n,) is true: their environments begin a new episode, of ``seeds`` (n,)."""
+        mask = np.asarray(mask, bool)
+        keep = torch.as_tensor(~mask, device=self.action.device).float().unsqueeze(-1)  # (n, 1)
         latent = Latent(self.latent.h * keep, self.latent.z * keep.unsqueeze(-1))
-        return replace(self, latent=latent, action=self.action * keep)
+        # Without seeds the next episode of a row draws other numbers than the one before.
+        new = self.seeds + len(self.seeds) if seeds is None else np.asarray(seeds, np.uint64)
+        return replace(
+            self, latent=latent, action=self.action * keep, seeds=np.where(mask, new, self.seeds),
+            steps=np.where(mask, 0, self.steps),
+        )  # fmt: skip
+
+
+class Draws(NamedTuple):
+    """Random numbers of one step of n environments."""
+
+    normal: Tensor  # (n, K, A), of all candidates
+    uniform: Tensor  # (n,), of the choice between them
 
 
 class AgentPolicy:
@@ -40,7 +55,12 @@ class AgentPolicy:
     its mean (its sample while exploring) and ``samples`` further draws. The very action that was scored is returned.
 
     ``frozen`` promises that the weights of the agent do not change any more: from copies of them it acts twice as fast.
+
+    What is drawn depends on ``seed``, on the seed of the episode and on the step in it, and on nothing else: not on how
+    many environments share a batch, nor on what ended before.
     """
+
+    seeded = True  # ``initial`` and the carry's ``reset`` take the seeds of the episodes
 
     def __init__(
         self, agent: Agent, schema: Schema, explore: bool = False, seed: int = 0, frozen: bool = False
@@ -49,17 +69,15 @@ class AgentPolicy:
         self.device = next(agent.parameters()).device
         self.acting: Acting = LaidOut(agent) if frozen and agent.config.layers else Plain(agent)
 
-    def initial(self, batch: int | None = None, seed: int | None = None) -> Carry:
+    def initial(self, batch: int | None = None, seeds: Sequence[int] | None = None) -> Carry:
+        """The beginning of one episode, or of ``batch`` with ``seeds``; where they are not given, 0, 1, 2, ..."""
         count = 1 if batch is None else batch
-        drawing = self.explore or self.agent.config.expansion.samples > 0
-        generator = torch.Generator(self.device) if drawing else None
-        if generator is not None:
-            generator.manual_seed(self.seed if seed is None else seed)
         return Carry(
             latent=self.agent.model.rssm.initial(count, self.device),
             action=torch.zeros(count, self.schema.action_size, device=self.device),
             single=batch is None,
-            generator=generator,
+            seeds=np.asarray(range(count) if seeds is None else seeds, np.uint64),
+            steps=np.zeros(count, np.int64),
         )
 
     def _images(self, observation: Mapping[str, np.ndarray], carry: Carry) -> Tensor:
@@ -81,25 +99,40 @@ class AgentPolicy:
     def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
         latent = self.acting.observe(carry.latent, carry.action, self._images(observation, carry))
         reading = self.acting.read(latent)
-        proposals = [self._propose(mean, std, carry.generator) for mean, std in reading.policies]  # each (n, K, A)
-        action, index, values = self._select(latent, reading, torch.cat(proposals, 1), carry.generator)
+        draws = self._draw(carry, len(reading.policies))
+        proposals = self._propose(reading, draws)  # (n, policies * K, A)
+        action, index, values = self._select(latent, reading, proposals, draws)
         said = {name: value.float().cpu().numpy() for name, value in values.items()}
-        chosen = index // proposals[0].shape[1] if len(proposals) > 1 else torch.full_like(index, -1)
+        own = proposals.shape[1] // len(reading.policies)
+        chosen = index // own if len(reading.policies) > 1 else torch.full_like(index, -1)
         said["chosen"] = chosen.cpu().numpy()
         out = action.float().cpu().numpy()
         if carry.single:
             said, out = {k: v[0] for k, v in said.items()}, out[0]
-        return out, replace(carry, latent=latent, action=action, diagnostics=said)
+        return out, replace(carry, latent=latent, action=action, steps=carry.steps + 1, diagnostics=said)
 
-    def _propose(self, mean: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Candidates (n, K, A): the policy's mean (n, A), or a sample while exploring, and further samples."""
+    def _draw(self, carry: Carry, policies: int) -> Draws | None:
+        """What each row draws in this step; None where nothing is drawn."""
+        count = policies * (self.agent.config.expansion.samples + 1)
+        if not self.explore and count == policies:
+            return None
+        normal = np.empty((len(carry.steps), count, self.schema.action_size), np.float32)
+        uniform = np.empty(len(carry.steps), np.float32)
+        for row, key in enumerate(zip(carry.seeds.tolist(), carry.steps.tolist(), strict=True)):
+            rng = np.random.default_rng((self.seed % 2**64, *key))
+            normal[row], uniform[row] = rng.standard_normal(normal.shape[1:], np.float32), rng.random(dtype=np.float32)
+        return Draws(torch.from_numpy(normal).to(self.device), torch.from_numpy(uniform).to(self.device))
+
+    def _propose(self, reading: Reading, draws: Draws | None) -> Tensor:
+        """Candidates (n, policies * K, A): each policy's mean, or a sample while exploring, and further samples."""
         count = self.agent.config.expansion.samples + 1
-        candidates = mean.unsqueeze(1).expand(-1, count, -1)
-        if generator is not None:
-            noise = torch.randn(candidates.shape, generator=generator, device=mean.device)
+        means, stds = (torch.stack([policy[i] for policy in reading.policies], 1) for i in (0, 1))  # (n, policies, A)
+        candidates = means.repeat_interleave(count, 1)
+        if draws is not None:
+            noise = draws.normal.clone()
             if not self.explore:
-                noise[:, 0] = 0.0
-            candidates = candidates + std.unsqueeze(1) * noise
+                noise[:, ::count] = 0.0
+            candidates = candidates + stds.repeat_interleave(count, 1) * noise
         return candidates.clamp(-1, 1)
 
     def _look_ahead(self, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +159,7 @@ class AgentPolicy:
         return reward.view(n, count), cost.view(n, count)
 
     def _select(
-        self, latent: Latent, reading: Reading, actions: Tensor, generator: torch.Generator | None
+        self, latent: Latent, reading: Reading, actions: Tensor, draws: Draws | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Of candidates (n, K, A) the executed action (n, A), its index (n,), and what the critics say of it."""
         agent, size = self.agent, actions.shape[-1]
@@ -135,7 +168,7 @@ class AgentPolicy:
         # The state's value, which makes advantages of these, is the same for all candidates and moves no choice.
         ranges = agent.reward_range(reward), agent.cost_range(cost)
         scores = candidate_scores(*ranges, reading.probability, agent.config.expansion)
-        index = choose(scores, agent.config.expansion.alpha, generator if self.explore else None)
+        index = choose(scores, agent.config.expansion.alpha, draws.uniform if self.explore and draws else None)
         pick = index.unsqueeze(-1)
         values = {
             "violation_probability": reading.probability,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fosp.data.episode import EpisodeBuilder
-from fosp.types import Episode, Policy, UserError
+from fosp.types import Episode, UserError
 
 
 def rollout(
@@ -26,7 +26,8 @@ def rollout(
     ``privileged``) gets ``env.unwrapped.privileged()`` of each environment by itself. An environment that ends an
     episode goes on with the next seed, and its row of the carry is reset; one without a further seed idles on its last
     observation until the others are done, as the rows of a batch cannot be taken out. Actions are clipped to the bounds
-    of the action space, and what was executed is what is recorded.
+    of the action space, and what was executed is what is recorded. A *seeded* policy (attribute ``seeded``) is told the
+    seeds of the episodes, so that what it draws does not depend on which episodes run side by side.
 
     ``Episode.info`` gets ``info``, task, seed and goals (sum of ``goal_met``); ``Episode.diagnostics`` what the carry
     said on each row (NaN on the last row, where nobody acts). ``on_step`` is told after each step, and after the
@@ -42,7 +43,7 @@ def rollout(
         if not envs:
             raise ValueError("rollout needs at least one environment")
         return
-    actors = (_EachByItself if getattr(policy, "privileged", False) else _SideBySide)(policy, len(runs))
+    actors = (_EachByItself if getattr(policy, "privileged", False) else _SideBySide)(policy, runs)
     while any(run.active for run in runs):
         actions, diagnostics = actors.act(runs)
         restart = np.zeros(len(runs), bool)  # (n,)
@@ -58,7 +59,7 @@ def rollout(
                     run.reset(seed)
                     restart[row] = True
         if restart.any():
-            actors.restart(restart)
+            actors.restart(restart, runs)
         on_step(moving)
 
 
@@ -77,7 +78,7 @@ class _Run:
 
     def reset(self, seed: int) -> None:
         self.observation, _ = self.env.reset(seed=int(seed))
-        self._seed, self._goals, self.active = int(seed), 0, True
+        self.seed, self._goals, self.active = int(seed), 0, True
         self._builder = EpisodeBuilder(self.schema, self._keep_images)
         self._builder.start(self.observation)
 
@@ -98,15 +99,19 @@ class _Run:
         if not (terminated or truncated):
             return None
         self.active = False
-        return self._builder.build({**self._info, "task": self.schema.task, "seed": self._seed, "goals": self._goals})
+        return self._builder.build({**self._info, "task": self.schema.task, "seed": self.seed, "goals": self._goals})
 
 
 class _SideBySide:
     """A policy that takes the observations of all environments in one batch and has one carry for all."""
 
-    def __init__(self, policy: Policy, size: int) -> None:
+    def __init__(self, policy: Any, runs: Sequence[_Run]) -> None:
         self._policy = policy
-        self._carry = policy.initial(size)
+        self._seeded = getattr(policy, "seeded", False)
+        self._carry = policy.initial(len(runs), **self._seeds(runs))
+
+    def _seeds(self, runs: Sequence[_Run]) -> dict[str, list[int]]:
+        return {"seeds": [run.seed for run in runs]} if self._seeded else {}
 
     def act(self, runs: Sequence[_Run]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
         """Actions (n, A) and, for each environment, what the policy said of its row."""
@@ -117,17 +122,17 @@ class _SideBySide:
         rows = [{name: value[row] if value.ndim else value for name, value in said.items()} for row in range(len(runs))]
         return np.asarray(actions), rows
 
-    def restart(self, mask: np.ndarray) -> None:
+    def restart(self, mask: np.ndarray, runs: Sequence[_Run]) -> None:
         """Rows of ``mask`` (n,) begin a new episode."""
-        self._carry = self._carry.reset(mask)
+        self._carry = self._carry.reset(mask, **self._seeds(runs))
 
 
 class _EachByItself:
     """A policy with privileged state: it is asked for one environment at a time, with a carry for each."""
 
-    def __init__(self, policy: Any, size: int) -> None:
+    def __init__(self, policy: Any, runs: Sequence[_Run]) -> None:
         self._policy = policy
-        self._carries = [policy.initial() for _ in range(size)]
+        self._carries = [policy.initial() for _ in runs]
 
     def act(self, runs: Sequence[_Run]) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
         actions: list[np.ndarray] = []
@@ -140,6 +145,6 @@ class _EachByItself:
         said = [{name: np.asarray(value) for name, value in carry.diagnostics.items()} for carry in self._carries]
         return actions, said
 
-    def restart(self, mask: np.ndarray) -> None:
+    def restart(self, mask: np.ndarray, runs: Sequence[_Run]) -> None:
         for row in np.flatnonzero(mask):
             self._carries[row] = self._policy.initial()

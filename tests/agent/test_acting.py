@@ -110,10 +110,10 @@ def test_the_choice_is_that_of_advantages(frozen: bool) -> None:
     made.cost_range.span.fill_(1.7)
     policy = AgentPolicy(made, SCHEMA, frozen=frozen)
     action, carry = policy.act(policy.initial(6), observation(count=6))
-    features, drawn = carry.latent.features, policy.initial(6).generator
+    features, drawn = carry.latent.features, policy._draw(policy.initial(6), 2)
     with torch.inference_mode():
         reading = Plain(made).read(carry.latent)
-        actions = torch.cat([policy._propose(mean, std, drawn) for mean, std in reading.policies], 1)
+        actions = policy._propose(reading, drawn)
         reward, cost = reading.judge(actions)
         scores = candidate_scores(
             made.reward_range(reward - made.reward_critic.v_value(features).unsqueeze(-1)),

@@ -21,7 +21,7 @@ Value = Callable[[Tensor, Tensor], Tensor]
 def test_2_equal_scores_give_one_half() -> None:
     probabilities = choice_probabilities(torch.tensor([[3.0, 3.0], [-100.0, -100.0]]), alpha=0.1)
     assert torch.equal(probabilities, torch.full((2, 2), 0.5))
-    index = choose(torch.zeros(4000, 2), 0.1, generator())
+    index = choose(torch.zeros(4000, 2), 0.1, torch.rand(4000, generator=generator()))
     assert index.float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
@@ -30,16 +30,16 @@ def test_2_a_better_candidate_is_preferred() -> None:
     probabilities = choice_probabilities(scores, alpha=0.1)
     torch.testing.assert_close(probabilities[:, 1], torch.sigmoid(torch.tensor([1.0, -1.0])))
     assert choose(scores, 0.1, None).tolist() == [1, 0]
-    drawn = choose(scores[:1].expand(4000, 2), 0.1, generator()).float().mean().item()
+    drawn = choose(scores[:1].expand(4000, 2), 0.1, torch.rand(4000, generator=generator())).float().mean().item()
     assert drawn == pytest.approx(1 / (1 + math.exp(-1)), abs=0.03)
 
 
 def test_2_rows_of_a_batch_choose_independently() -> None:
     # One draw for all rows would give the same index everywhere.
-    index = choose(torch.zeros(50, 2), 0.1, generator())
+    index = choose(torch.zeros(50, 2), 0.1, torch.rand(50, generator=generator()))
     assert 10 < index.sum() < 40
     # Neighbouring rows agree as often as not.
-    index = choose(torch.zeros(4000, 2), 0.1, generator(1))
+    index = choose(torch.zeros(4000, 2), 0.1, torch.rand(4000, generator=generator(1)))
     assert (index[1:] == index[:-1]).float().mean().item() == pytest.approx(0.5, abs=0.03)
     # And what the other rows score moves neither this row's score nor its choice.
     scores = torch.tensor([[0.3, 0.1], [0.0, 9.0], [9.0, 0.0]])

@@ -11,7 +11,7 @@ from builders import ACTIONS, SCHEMA, WIDTH, agent, copied, observation, same, s
 
 from fosp.agent.agent import Agent
 from fosp.agent.expansion import ExpansionConfig
-from fosp.agent.policy import AgentPolicy
+from fosp.agent.policy import AgentPolicy, Carry
 from fosp.types import Policy, UserError
 
 
@@ -119,7 +119,7 @@ def test_in_evaluation_nothing_is_drawn(subject: Agent) -> None:
     policy = AgentPolicy(subject, SCHEMA)
     first, _ = policy.act(policy.initial(4), observation(count=4))
     torch.manual_seed(99)
-    second, _ = policy.act(policy.initial(4, seed=5), observation(count=4))
+    second, _ = policy.act(policy.initial(4, seeds=[5, 6, 7, 8]), observation(count=4))
     np.testing.assert_array_equal(first, second)
 
 
@@ -140,6 +140,35 @@ def test_what_is_drawn_depends_on_the_seed_alone(subject: Agent, explore: bool, 
     np.testing.assert_array_equal(first, run(1))
     assert not np.array_equal(first, run(2))
     assert np.abs(first).max() <= 1
+
+
+@pytest.mark.parametrize(("explore", "samples"), [(True, 0), (True, 2), (False, 2)])
+def test_what_an_episode_draws_is_its_own(subject: Agent, explore: bool, samples: int) -> None:
+    # Neither the number of rows, nor the place in the batch, nor the episodes before it change what an episode draws.
+    subject.config = replace(subject.config, expansion=ExpansionConfig(samples=samples))
+    policy = AgentPolicy(subject, SCHEMA, explore=explore, seed=1)
+
+    def run(carry: Carry, row: int, count: int) -> np.ndarray:
+        actions = []
+        for images in frames(1, 3):
+            action, carry = policy.act(carry, {name: np.repeat(image, count, 0) for name, image in images.items()})
+            actions.append(action[row])
+        return np.stack(actions)
+
+    alone = run(policy.initial(1, seeds=[42]), 0, 1)
+    np.testing.assert_allclose(run(policy.initial(3, seeds=[7, 42, 8]), 1, 3), alone, atol=1e-6)
+    _, used = policy.act(policy.initial(2), observation(5, count=2))
+    np.testing.assert_allclose(run(used.reset(np.array([False, True]), [0, 42]), 1, 2), alone, atol=1e-6)
+    assert np.abs(run(policy.initial(1, seeds=[43]), 0, 1) - alone).max() > 1e-3
+    assert np.abs(run(used.reset(np.array([False, True])), 1, 2) - run(policy.initial(2), 1, 2)).max() > 1e-3
+
+
+def test_the_same_carry_draws_the_same(subject: Agent) -> None:
+    policy = AgentPolicy(subject, SCHEMA, explore=True)
+    _, carry = policy.act(policy.initial(2), observation(count=2))
+    first, after = policy.act(carry, observation(1, count=2))
+    np.testing.assert_array_equal(policy.act(carry, observation(1, count=2))[0], first)
+    assert not np.array_equal(policy.act(after, observation(1, count=2))[0], first)
 
 
 @pytest.mark.parametrize(("lookahead", "hold"), [(0, 1), (1, 1), (3, 1), (3, 2), (2, 5)])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fake_world import SCHEMA, CountingPolicy, FakeBehaviour, FakeEnv
@@ -49,6 +51,34 @@ def test_lockstep_with_different_lengths_resets_only_the_finished_rows() -> None
         np.testing.assert_array_equal(episode.reward, alone.reward)
         np.testing.assert_array_equal(episode.images["image_front"], alone.images["image_front"])
         np.testing.assert_array_equal(episode.diagnostics["seen_t"], alone.diagnostics["seen_t"])
+
+
+class SeededPolicy(CountingPolicy):
+    """Writes down the seeds that it is told for each row."""
+
+    seeded = True
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = []
+
+    def initial(self, batch: int | None = None, seeds: Any = None) -> Any:
+        return self._noting(super().initial(batch), seeds)
+
+    def _noting(self, carry: Any, seeds: Any) -> Any:
+        self.told.append(list(seeds))
+        carry.reset = lambda mask, seeds: self._noting(type(carry)(np.where(mask, 0, carry.count)), seeds)
+        return carry
+
+    def act(self, carry: Any, observation: Any) -> Any:
+        action, after = super().act(carry, observation)
+        after.reset = lambda mask, seeds: self._noting(type(after)(np.where(mask, 0, after.count)), seeds)
+        return action, after
+
+
+def test_a_seeded_policy_is_told_the_seeds_of_the_episodes() -> None:
+    policy = SeededPolicy()
+    list(rollout(policy, [FakeEnv(), FakeEnv()], [3, 0, 2]))  # 8, 5 and 7 steps
+    assert policy.told == [[3, 0], [3, 2]]
 
 
 def test_episodes_come_as_soon_as_they_end() -> None:
