@@ -24,10 +24,13 @@ def candidate_scores(
     """Scores of K candidates in each of N states; higher is better.
 
     A^r / S_r - kappa A^c / S_c where the state is feasible, -A^c / S_c where it is not: there the lower Q^c wins.
-    Advantages (N, K), divided by their ranges; violation probability (N,) -> (N, K). Rows do not see one another.
+    Advantages (N, K), divided by their ranges; violation probability (N,) -> (N, K). Rows do not see one another. A
+    candidate of which a critic says nothing finite scores -inf, so that any other goes before it.
     """
     feasible = (violation_probability <= config.infeasible_above).unsqueeze(-1)
-    return torch.where(feasible, reward_advantage - config.kappa * cost_advantage, -cost_advantage)
+    scores = torch.where(feasible, reward_advantage - config.kappa * cost_advantage, -cost_advantage)
+    known = reward_advantage.isfinite() & cost_advantage.isfinite()
+    return scores.masked_fill(~known, -torch.inf)
 
 
 def choice_probabilities(scores: Tensor, alpha: float) -> Tensor:

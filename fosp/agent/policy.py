@@ -97,19 +97,31 @@ class AgentPolicy:
 
     @torch.inference_mode()
     def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
+        """The executed actions (n, A) or (A,), and the carry of the next step.
+
+        Raises UserError for images that do not fit, and where no candidate, or what the critics say of all of them, is
+        finite: nothing that can be sent to a robot is returned then.
+        """
         latent = self.acting.observe(carry.latent, carry.action, self._images(observation, carry))
         reading = self.acting.read(latent)
         draws = self._draw(carry, len(reading.policies))
         proposals = self._propose(reading, draws)  # (n, policies * K, A)
-        action, index, values = self._select(latent, reading, proposals, draws)
+        executed, index, values = self._select(latent, reading, proposals, draws)
         said = {name: value.float().cpu().numpy() for name, value in values.items()}
         own = proposals.shape[1] // len(reading.policies)
         chosen = index // own if len(reading.policies) > 1 else torch.full_like(index, -1)
         said["chosen"] = chosen.cpu().numpy()
-        out = action.float().cpu().numpy()
+        out = executed.float().cpu().numpy()
+        known = np.column_stack([out, said["reward_value"], said["cost_value"]])  # (n, A + 2)
+        if not np.isfinite(known).all():
+            *action, reward, cost = known[~np.isfinite(known).all(1)][0].tolist()
+            raise UserError(
+                f"the policy for {self.schema.task} finds no action that is safe to send (the best is {action}, of "
+                f"reward {reward} and cost {cost}): its weights are damaged or have diverged; take another checkpoint"
+            )
         if carry.single:
             said, out = {k: v[0] for k, v in said.items()}, out[0]
-        return out, replace(carry, latent=latent, action=action, steps=carry.steps + 1, diagnostics=said)
+        return out, replace(carry, latent=latent, action=executed, steps=carry.steps + 1, diagnostics=said)
 
     def _draw(self, carry: Carry, policies: int) -> Draws | None:
         """What each row draws in this step; None where nothing is drawn."""

@@ -90,6 +90,8 @@ class _Run:
                 f"the policy gives actions of shape {action.shape}, but {self.schema.task} takes {self._low.shape}; "
                 "use a policy that was made for this task"
             )
+        if not np.isfinite(action).all():  # clipping would let NaN through
+            raise UserError(f"the policy gives the action {action.tolist()} at layout {self.seed}; it must be finite")
         action = np.clip(action, self._low, self._high)
         self._builder.act(action, diagnostics)
         self.observation, reward, terminated, truncated, info = self.env.step(action)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -251,3 +252,31 @@ def test_another_number_of_images_than_of_environments_is_refused(subject: Agent
     policy = AgentPolicy(subject, SCHEMA)
     with pytest.raises(UserError, match=rf"\({count}, 16, 16, 3\).*2"):
         policy.act(policy.initial(2), observation(count=count))
+
+
+def damage(module: torch.nn.Module, value: float = float("nan")) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(value)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("explore", [False, True])
+def test_where_one_policy_is_damaged_the_other_acts(subject: Agent, frozen: bool, explore: bool) -> None:
+    for name, other in (("offline_actor", 1), ("actor", 0)):
+        made = deepcopy(subject)
+        damage(getattr(made, name))
+        policy = AgentPolicy(made, SCHEMA, explore, frozen=frozen)
+        action, carry = policy.act(policy.initial(9), observation(count=9))
+        assert np.isfinite(action).all() and (carry.diagnostics["chosen"] == other).all()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("explore", [False, True])
+@pytest.mark.parametrize("part", ["model", "reward_critic", "cost_critic", "actors"])
+def test_no_action_that_is_not_finite_leaves_the_policy(subject: Agent, part: str, explore: bool, frozen: bool) -> None:
+    for name in ("offline_actor", "actor") if part == "actors" else (part,):
+        damage(getattr(subject, name))
+    policy = AgentPolicy(subject, SCHEMA, explore, frozen=frozen)
+    with pytest.raises(UserError, match="fake/Tiny-v0 finds no action that is safe.*nan"):
+        policy.act(policy.initial(), observation())

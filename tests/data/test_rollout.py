@@ -138,3 +138,15 @@ def test_policy_of_another_action_size_is_told() -> None:
 
     with pytest.raises(UserError, match=r"shape \(7,\), but fake/Line-v0 takes \(2,\)"):
         list(rollout(Other(), [FakeEnv()], [0]))
+
+
+def test_an_action_that_is_not_finite_reaches_no_environment() -> None:
+    class Broken(CountingPolicy):
+        def act(self, carry: Any, observation: Any) -> Any:
+            action, carry = super().act(carry, observation)
+            return np.where(carry.count[:, None] > 2, np.nan, action), carry
+
+    env = FakeEnv()
+    with pytest.raises(UserError, match=r"\[nan, nan\] at layout 3"):
+        list(rollout(Broken(), [env], [3]))
+    assert env.t == 2
