@@ -62,7 +62,7 @@ class Schema:
     action_size: int
     action_repeat: int = 1  # simulator frames per agent step; reward and cost are summed over them
     step_seconds: float = 0.0  # duration of one agent step
-    max_steps: int = 0  # agent steps after which an episode is truncated
+    max_steps: int = 0  # agent steps after which an episode is truncated; 0 is unknown, and cannot be learned from
     cost_terms: tuple[str, ...] = ()  # named parts of the cost, the keys "cost_<term>" of info
     #: Signs of the action in a world seen through a mirror, if robot and task are the same there, else empty. The
     #: cameras must look along the plane of the mirror, so that a mirrored image is the image flipped left to right.

@@ -22,7 +22,7 @@ from fosp.agent.returns import in_sample_target, lambda_return, reachability_tar
 from fosp.nets.distributions import gaussian_entropy, gumbel
 from fosp.nets.layers import constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
-from fosp.types import Batch, Schema
+from fosp.types import Batch, Schema, UserError
 from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
 
@@ -89,7 +89,12 @@ class Agent(nn.Module):
         self.offline_actor: Actor | None = None
         self.constraint = AugmentedLagrangian(config.constraint)
         self.reward_range, self.cost_range = RunningRange(), RunningRange()
-        self.steps_per_episode = schema.max_steps or 250
+        if schema.max_steps < 1:
+            raise UserError(
+                f"the schema of {schema.task} has max_steps {schema.max_steps}; it must be the number of agent steps of "
+                "an episode, at least 1, since the budget is a cost per episode"
+            )
+        self.steps_per_episode = schema.max_steps
         self.mirror = schema.mirror if config.mirror else ()
 
     @property

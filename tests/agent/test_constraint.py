@@ -10,6 +10,7 @@ from builders import SCHEMA, agent, batch, learner, stir
 from torch import Tensor, nn
 
 from fosp.agent.constraint import AugmentedLagrangian, ConstraintConfig
+from fosp.types import UserError
 
 
 def constraint(multiplier: float = 0.0, estimate: float = 0.0, **changes: float) -> AugmentedLagrangian:
@@ -120,3 +121,10 @@ def test_the_multiplier_is_remembered_with_the_weights() -> None:
     state: dict[str, Tensor] = source.state_dict()
     target.load_state_dict(state)
     assert target.constraint.multiplier.item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("steps", [0, -5])
+def test_an_episode_without_a_length_is_refused(steps: int) -> None:
+    # The budget is a cost per episode; a length that nobody gave would scale it at will.
+    with pytest.raises(UserError, match=rf"fake/Tiny-v0 has max_steps {steps};.*at least 1"):
+        agent(schema=replace(SCHEMA, max_steps=steps))
