@@ -91,8 +91,8 @@ class Agent(nn.Module):
         self.reward_range, self.cost_range = RunningRange(), RunningRange()
         if schema.max_steps < 1:
             raise UserError(
-                f"the schema of {schema.task} has max_steps {schema.max_steps}; it must be the number of agent steps of "
-                "an episode, at least 1, since the budget is a cost per episode"
+                f"the schema of {schema.task} has max_steps {schema.max_steps}; it must be the agent steps of an "
+                "episode, at least 1, since the budget is a cost per episode"
             )
         self.steps_per_episode = schema.max_steps
         self.mirror = schema.mirror if config.mirror else ()

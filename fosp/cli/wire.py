@@ -169,10 +169,10 @@ def dataset_facts(store: Store, path: str | os.PathLike[str]) -> dict[str, Any]:
     for row in store.manifest:
         groups.setdefault(row.get("behaviour", "unknown"), []).append(row)
 
-    def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
         costs = [row["cost"] for row in rows if row.get("cost") is not None]
         mean_return = float(np.mean([row["return"] for row in rows]))
-        return {"episodes": len(rows), "return": mean_return, "cost": float(np.mean(costs)) if costs else float("nan")}
+        return {"episodes": len(rows), "return": mean_return, "cost": float(np.mean(costs)) if costs else None}
 
     return {
         "path": os.path.relpath(path),

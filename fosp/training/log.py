@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -89,7 +90,7 @@ class Run:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         assert self._metrics is not None and self._board is not None, "open_metrics comes first"
         row = {"step": step, "time": time.time(), **{k: float(f"{v:.6g}") for k, v in values.items()}}
-        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.write(_line(row))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -100,7 +101,7 @@ class Run:
         if not text.endswith("\n"):  # a line that a crash cut short would swallow this one
             path.write_text(text[: text.rfind("\n") + 1])
         with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of ``<run>/<name>``."""
@@ -110,6 +111,12 @@ class Run:
         if self._metrics is not None and self._board is not None:
             self._metrics.close()
             self._board.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as JSON, which knows no NaN and no infinity: they become null."""
+    known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(known, allow_nan=False) + "\n"
 
 
 def _whole_lines(file: Path) -> list[str]:

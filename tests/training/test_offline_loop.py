@@ -66,6 +66,32 @@ def test_a_metric_that_not_every_update_has_is_averaged_over_those_that_have_it(
     assert [row["actor/ten"] for row in rows(tmp_path)] == [10.0, 10.0, 10.0]
 
 
+def strictly(line: str) -> dict[str, Any]:
+    """JSON without the words that Python adds to it."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_not_finite_is_null(tmp_path: Path, value: float) -> None:
+    from fosp.report.load import load_run
+
+    made = trainer(tmp_path, TrainingConfig(updates=2, log_every=1))
+    made.run.metrics(0, {"model/loss": value, "model/kl": 1.0})
+    made.run.append("episodes.jsonl", {"return": value, "cost": 0.0})
+    train(made, FakeProgress())
+    row = strictly((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["model/loss"] is None and row["model/kl"] == 1.0
+    assert strictly((tmp_path / "episodes.jsonl").read_text()) == {"return": None, "cost": 0.0}
+    curves = load_run(tmp_path).metrics
+    assert "model/loss" not in curves and curves["model/kl"].value.tolist() == [1.0]
+    trainer(tmp_path, TrainingConfig(updates=3, log_every=1))  # a rerun reads it too
+    assert steps(tmp_path) == [0, 1, 2]
+
+
 class Clock:
     """Time goes by in updates only."""
 
