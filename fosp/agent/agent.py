@@ -342,7 +342,7 @@ class Learner:
             for name, rate in rates.items()
         }
         self.updates = 0
-        self.skipped = 0  # updates whose gradients were not finite
+        self.skipped_steps = 0  # of optimisers, up to three in an update: gradients were not finite
 
     def update(self, batch: Batch | EncodedBatch) -> dict[str, Tensor]:
         """One update on a batch of tensors; returns metrics as tensors of shape ().
@@ -453,7 +453,7 @@ class Learner:
         for name, optimiser in self.optimisers.items():
             for index, entry in optimiser.state_dict()["state"].items():
                 tensors |= {f"{name}/{index}/{key}": torch.as_tensor(value) for key, value in entry.items()}
-        return tensors, {"updates": self.updates, "skipped": self.skipped}
+        return tensors, {"updates": self.updates, "skipped": self.skipped_steps}
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         self.generator.set_state(tensors["generator"].cpu())
@@ -464,7 +464,7 @@ class Learner:
                     _, index, kind = key.split("/")
                     entries.setdefault(int(index), {})[kind] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
-        self.updates, self.skipped = numbers["updates"], numbers["skipped"]
+        self.updates, self.skipped_steps = numbers["updates"], numbers["skipped"]
 
     def _step(self, name: str, loss: Tensor) -> Tensor:
         """The only place that computes gradients and changes weights. What is not finite is skipped and counted."""
@@ -476,7 +476,7 @@ class Learner:
         if torch.isfinite(norm):
             self.optimisers[name].step()
         else:
-            self.skipped += 1
+            self.skipped_steps += 1
         self.optimisers[name].zero_grad(set_to_none=True)
         return norm
 

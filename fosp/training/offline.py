@@ -34,7 +34,7 @@ class Learner(Protocol):
     """What the loops need of an agent that learns."""
 
     updates: int
-    skipped: int
+    skipped_steps: int  # of optimisers; an update makes several
 
     def update(self, batch: Any) -> Mapping[str, torch.Tensor]: ...
     def weights(self) -> dict[str, torch.Tensor]: ...
@@ -113,7 +113,7 @@ class Trainer:
             values = {name: float(total) / count for name, (total, count) in self._sums.items()}
             values["clock/updates_per_second"] = self._count / (now - self._since)
             values["clock/seconds"] = self.seconds
-            values["clock/skipped_updates"] = self.learner.skipped
+            values["clock/skipped_steps"] = self.learner.skipped_steps
             self.run.metrics(self.learner.updates, values)
             self._sums, self._count, self._since = {}, 0, now
 

@@ -33,7 +33,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
     before = copied(subject.agent.model.state_dict())
     actor = copied(subject.agent.actor.state_dict())
     subject.update(broken("reward"))
-    assert subject.skipped > 0 and subject.updates == 2
+    assert subject.skipped_steps == 2 and subject.updates == 2  # those of world model and critics, not the policy
     assert same(subject.agent.model.state_dict(), before)
     assert not same(subject.agent.actor.state_dict(), actor)  # its own gradient was whole
     assert finite(subject)
@@ -44,7 +44,7 @@ def test_learning_goes_on_after_a_broken_batch(part: str) -> None:
     subject = learner()
     subject.update(batch())
     subject.update(broken(part))
-    skipped = subject.skipped
+    skipped = subject.skipped_steps
     assert skipped > 0
     for seed in range(2):
         before = {name: copied(getattr(subject.agent, name).state_dict()) for name in ("model", "actor", "cost_critic")}
@@ -52,7 +52,7 @@ def test_learning_goes_on_after_a_broken_batch(part: str) -> None:
         assert all(torch.isfinite(value) for value in metrics.values())
         for name, tensors in before.items():
             assert not same(getattr(subject.agent, name).state_dict(), tensors), f"{name} stands still"
-    assert subject.skipped == skipped
+    assert subject.skipped_steps == skipped
     assert finite(subject)
 
 

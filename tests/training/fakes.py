@@ -21,7 +21,7 @@ class FakeLearner:
     """Its weight is the sum of the batches that it was given, so that a batch lost or given twice shows."""
 
     def __init__(self, during: Callable[[int], None] = lambda update: None) -> None:
-        self.updates, self.skipped = 0, 0
+        self.updates, self.skipped_steps = 0, 0
         self.weight = torch.zeros(())
         self.during = during  # called in each update, before anything has changed
 
@@ -41,10 +41,10 @@ class FakeLearner:
         self.weight = weights["weight"]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return {"none": torch.zeros(1)}, {"updates": self.updates, "skipped": self.skipped}
+        return {"none": torch.zeros(1)}, {"updates": self.updates, "skipped": self.skipped_steps}
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        self.updates, self.skipped = numbers["updates"], numbers["skipped"]
+        self.updates, self.skipped_steps = numbers["updates"], numbers["skipped"]
 
 
 class FakeSampler:

@@ -53,10 +53,10 @@ def test_an_end_that_is_also_a_checkpoint_is_saved_once(tmp_path: Path) -> None:
 
 def test_metrics_are_means_since_the_row_before(tmp_path: Path) -> None:
     made = trainer(tmp_path, TrainingConfig(updates=8, log_every=4))
-    made.learner.skipped = 3
+    made.learner.skipped_steps = 3
     train(made, FakeProgress())
     assert [row["model/updates"] for row in rows(tmp_path)] == [2.5, 6.5]
-    assert [row["clock/skipped_updates"] for row in rows(tmp_path)] == [3, 3]
+    assert [row["clock/skipped_steps"] for row in rows(tmp_path)] == [3, 3]
     assert all(row["clock/updates_per_second"] > 0 for row in rows(tmp_path))
 
 
