@@ -131,7 +131,6 @@ def pretrain(
     else:
         learner = wire.build_learner(settings, store.schema, picked)
         wire.fit_whitening(learner.agent, store, settings.seed)
-    limits.check_length(settings, store)
     run = Run(out)
     about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
     source = None if model_from is None else _origin(checkpoint.resolve(model_from))

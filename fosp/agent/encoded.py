@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fosp.nets.distributions import gumbel
-from fosp.types import Batch, UserError
+from fosp.types import Batch
 from fosp.world_model import Latent, WorldModel
 
 
@@ -53,11 +53,10 @@ class EncodedLog:
             rows += [batch.reward.shape[1]] * batch.reward.shape[0]
         self.rows = {name: torch.cat(values) for name, values in parts.items()}  # (rows of all episodes, ...)
         lengths = np.array(rows)
-        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # first row of each episode
-        fits = lengths - length + 1
-        if fits.max(initial=0) < 1:
-            raise UserError(f"training.length is {length}, but the longest episode of the log has {lengths.max()} rows")
-        self.starts = np.concatenate([o + np.arange(n) for o, n in zip(offsets, fits, strict=True) if n > 0])
+        self.ends = np.cumsum(lengths)  # row after the last one of each episode
+        fits = np.maximum(1, lengths - length + 1)  # start rows of each episode
+        self.owners = np.repeat(np.arange(len(lengths)), fits)  # episode of each start row
+        self.starts = np.concatenate([o + np.arange(n) for o, n in zip(self.ends - lengths, fits, strict=True)])
 
     @staticmethod
     @torch.no_grad()
@@ -71,9 +70,18 @@ class EncodedLog:
         return latents
 
     def sample(self) -> EncodedBatch:
-        """Windows uniform over all start rows, as ``fosp.data.sampler.Sampler`` draws them."""
-        starts = self.starts[self.rng.integers(len(self.starts), size=self.batch_size)]
-        index = torch.from_numpy(starts[:, None] + np.arange(self.length)).to(self.rows["h"].device)  # (B, T)
+        """Windows uniform over all start rows, by the rule of ``fosp.data.sampler.Sampler``."""
+        draws = self.rng.integers(len(self.starts), size=self.batch_size)
+        windows = self.starts[draws][:, None] + np.arange(self.length)  # (B, T)
+        stops = self.ends[self.owners[draws]]  # (B,)
+        for window in np.flatnonzero(windows[:, -1] >= stops):  # an episode that is shorter than a window
+            filled, stop = 0, stops[window]
+            while (room := stop - windows[window, filled]) < self.length - filled:
+                filled += room
+                episode = self.owners[self.rng.integers(len(self.starts))]
+                stop, first = self.ends[episode], self.ends[episode - 1] if episode else 0
+                windows[window, filled:] = first + np.arange(self.length - filled)
+        index = torch.from_numpy(windows).to(self.rows["h"].device)  # (B, T)
         z = nn.functional.one_hot(self.rows["z"][index].long(), self.classes).float()
         fields = {name: self.rows[name][index] for name in self.FIELDS}
         return EncodedBatch(Latent(self.rows["h"][index].float(), z), Batch(images={}, **fields))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fosp import config as mechanism
-from fosp.data.store import Store
 from fosp.presets import RunConfig
 from fosp.types import Schema, UserError
 
@@ -56,13 +55,6 @@ def check_images(config: RunConfig, schema: Schema, source: str) -> None:
     side = config.model.decode_width
     if not _halves_to_four(side) or side > width:
         raise UserError(f"model.decode_width is {side}; it must be a power of two from 8 to {width}, the image's side")
-
-
-def check_length(config: RunConfig, store: Store) -> None:
-    """UserError where no episode of the log is as long as the windows that are cut from the encoded log."""
-    length, longest = config.training.length, max(row["rows"] for row in store.manifest)
-    if config.training.latent_updates and length > longest:
-        raise UserError(f"training.length is {length}, but the longest episode of {store.path} has {longest} rows")
 
 
 def _halves_to_four(side: int) -> bool:

@@ -16,11 +16,12 @@ from fosp.agent.agent import Agent
 from fosp.agent.encoded import EncodedBatch, EncodedLog
 from fosp.agent.mirror import mirrored
 from fosp.cli import wire
+from fosp.data.sampler import Sampler
 from fosp.data.store import Store
 from fosp.nets.distributions import gumbel
 from fosp.presets import RunConfig
 from fosp.training.offline import TrainingConfig
-from fosp.types import Batch, UserError
+from fosp.types import Batch
 from fosp.world_model import Latent
 
 
@@ -95,9 +96,26 @@ def test_it_goes_on_with_the_very_next_batch(subject: Agent) -> None:
     assert all(torch.equal(again.sample().batch.reward, reward) for reward in expected)
 
 
-def test_a_log_whose_episodes_are_all_too_short_is_refused(subject: Agent) -> None:
-    with pytest.raises(UserError, match="length.*8.*7"):
-        encoded(subject, episodes(0, 2, 7), length=8)
+@pytest.mark.parametrize("lengths", [(7, 3, 9, 2), (3, 2, 4), (7, 9)])
+def test_the_windows_are_those_of_the_sampler_of_images(
+    subject: Agent, tmp_path: Path, lengths: tuple[int, ...]
+) -> None:
+    # Also where an episode is shorter than a window: it goes on with another one, which is_first tells.
+    store = stored(tmp_path / "log", lengths)
+    reference = Sampler(store, 50, 5, seed=3)
+    log = encoded(subject, *(whole(store, index) for index in range(len(store))), size=50, seed=3)
+    for _ in range(2):
+        drawn, expected = log.sample().batch, reference.sample()
+        for name in EncodedLog.FIELDS:
+            np.testing.assert_array_equal(getattr(drawn, name).numpy(), getattr(expected, name))
+    assert expected.is_first[:, 1:].any() == (min(lengths) < 5)
+
+
+def whole(store: Store, index: int) -> Batch:
+    """An episode of a store as a batch of one."""
+    found = store.episode(index)
+    fields = {name: torch.from_numpy(np.array(getattr(found, name))[None]) for name in EncodedLog.FIELDS}
+    return Batch({name: torch.from_numpy(np.array(image)[None]) for name, image in found.images.items()}, **fields)
 
 
 def test_9_learning_from_states_leaves_the_world_model_as_it_is() -> None:

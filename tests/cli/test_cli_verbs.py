@@ -229,7 +229,6 @@ def test_inspect_needs_cost_and_episodes(place: Path, capsys: pytest.CaptureFixt
         (["--set", "agent.horizon=0"], ["agent.horizon is 0", "at least 1"]),
         (["--set", "training.batch=0"], ["training.batch is 0"]),
         (["--set", "training.updates=-5"], ["training.updates is -5"]),
-        (["--set", "training.length=40", "training.latent_updates=1"], ["training.length is 40", "21 rows"]),
         (["--set", "training.precision=half"], ["training.precision", "bfloat16"]),
         (["--config", "{place}/missing.yaml"], ["missing.yaml", "No such file"]),
         (["--config", "{place}/log"], ["log", "directory"]),
