@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from fosp.training import checkpoint
+from fosp.training.interrupt import held_back
 from fosp.training.log import Run
 from fosp.types import Batch
 
@@ -71,6 +72,7 @@ class Trainer:
         self.device, self.describe = device, dict(describe)
         self.seconds = 0.0  # of training in all sessions
         self.on_encoded_log = False  # whether the second stage of pretraining has begun
+        self.within_update = False  # stays so where an update did not come to its end
         self._resumed: dict[str, Any] | None = None  # state of the sampler of the second stage
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
@@ -98,14 +100,17 @@ class Trainer:
         self.run.open_metrics(from_step=self.learner.updates)
         return True
 
+    @held_back()
     def step(self) -> None:
-        """One update; logs the mean of the metrics since the last row."""
+        """One update, which Ctrl-C does not cut in two; logs the mean of the metrics since the last row."""
+        self.within_update = True
         began = time.perf_counter()
         batch = self.sampler.sample()
         metrics = self.learner.update(to_tensors(batch, self.device) if isinstance(batch, Batch) else batch)
         for name, value in metrics.items():  # not every update has every metric
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value, count + 1
+        self.within_update = False
         self._count += 1
         self.seconds += time.perf_counter() - began
         if self.learner.updates % self.config.log_every == 0:
@@ -135,6 +140,11 @@ class Trainer:
             keep=self.config.keep,
         )
 
+    def save_stopped(self) -> None:
+        """After Ctrl-C. Where a second one broke an update off, the newest checkpoint is what a rerun goes on from."""
+        if not self.within_update:
+            self.save()
+
     @property
     def out_of_time(self) -> bool:
         return self.config.minutes > 0 and self.seconds >= 60 * self.config.minutes
@@ -159,13 +169,14 @@ def pretrain(
             while learner.updates < end and not trainer.out_of_time:
                 if learner.updates >= config.updates and not trainer.on_encoded_log:
                     trainer.enter_encoded_log(encode())
-                trainer.step()
-                bar.advance(1)
+                with held_back():
+                    trainer.step()
+                    bar.advance(1)
                 if learner.updates % config.save_every == 0:
                     path = trainer.save()
                     on_save(path)
         except KeyboardInterrupt:
-            trainer.save()
+            trainer.save_stopped()
             raise
     if path is None or int(path.name) != learner.updates:
         path = trainer.save()

@@ -84,7 +84,7 @@ def finetune(
                 if len(store) % config.save_every < len(group):
                     trainer.save()
         except KeyboardInterrupt:
-            trainer.save()
+            trainer.save_stopped()
             raise
     path = trainer.save()
     trainer.run.close()

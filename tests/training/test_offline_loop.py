@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +119,12 @@ def test_minutes_before_a_restart_count(tmp_path: Path, monkeypatch: pytest.Monk
     clock = Clock(monkeypatch)
     config = TrainingConfig(updates=1000, minutes=2)
 
-    def until_third(update: int) -> None:
-        if update == 3:
-            raise KeyboardInterrupt
+    def half_a_minute(_: int) -> None:
         clock.now += 30
 
     with pytest.raises(KeyboardInterrupt):
-        train(trainer(tmp_path, config, FakeLearner(until_third)), FakeProgress())
+        train(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress(stop_at=2))
     clock.now += 1000  # the night between does not count
-
-    def half_a_minute(_: int) -> None:
-        clock.now += 30
 
     path = train(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress())
     assert int(path.name) == 4
@@ -145,13 +142,71 @@ def test_ctrl_c_saves_and_a_rerun_goes_on(tmp_path: Path) -> None:
     config = TrainingConfig(updates=12, save_every=100, log_every=1)
     train(trainer(tmp_path / "whole", config), FakeProgress())
     with pytest.raises(KeyboardInterrupt):
-        train(trainer(tmp_path / "cut", config, stop_at(8, KeyboardInterrupt)), FakeProgress())
+        train(trainer(tmp_path / "cut", config), FakeProgress(stop_at=7))
     assert int(checkpoint.resolve(tmp_path / "cut").name) == 7
     made = trainer(tmp_path / "cut", config)
     bar = FakeProgress()
     train(made, bar)
     assert (bar.start, bar.done) == (7, 5)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def presses(update: int, times: int) -> FakeLearner:
+    """Ctrl-C in the middle of an update."""
+
+    def press(now: int) -> None:
+        for _ in range(times * (now == update)):
+            signal.raise_signal(signal.SIGINT)
+
+    return FakeLearner(press)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_waits_for_the_end_of_the_update(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=12, save_every=5, log_every=1)
+    whole, made, bar = (
+        trainer(tmp_path / "whole", config),
+        trainer(tmp_path / "cut", config, presses(8, 1)),
+        FakeProgress(),
+    )
+    train(whole, FakeProgress())
+    with pytest.raises(KeyboardInterrupt):
+        train(made, bar)
+    assert int(checkpoint.resolve(tmp_path / "cut").name) == made.learner.updates == bar.done == 8
+    assert steps(tmp_path / "cut") == list(range(1, 9))
+    again = trainer(tmp_path / "cut", config)
+    train(again, FakeProgress())
+    assert torch.equal(again.learner.weights()["weight"], whole.learner.weights()["weight"])
+    assert again.sampler.state_dict() == whole.sampler.state_dict()
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_a_second_ctrl_c_breaks_the_update_off_and_saves_nothing_of_it(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=12, save_every=5, log_every=1)
+    learner = presses(8, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(tmp_path, config, learner), FakeProgress())
+    assert learner.updates == 7 and int(checkpoint.resolve(tmp_path).name) == 5
+    train(trainer(tmp_path, config), FakeProgress())
+    assert steps(tmp_path) == list(range(1, 13))
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_is_heard_as_before_once_training_has_ended(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(tmp_path, TrainingConfig(updates=4), presses(2, 1)), FakeProgress())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    train(trainer(tmp_path, TrainingConfig(updates=4), presses(3, 2)), FakeProgress())
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_after_a_crash_the_same_updates_are_made_again(tmp_path: Path) -> None:

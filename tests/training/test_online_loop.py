@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,24 @@ def test_ctrl_c_keeps_episodes_and_updates_and_a_rerun_goes_on(tmp_path: Path, s
     assert store.seeds == list(range(100, 112))
     assert [row["seed"] for row in again.run.rows("episodes.jsonl")] == list(range(100, 112))
     assert again.learner.updates == 20  # as without the stop
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_an_update_leaves_an_exact_state(tmp_path: Path, times: int) -> None:
+    # Once: the update comes to its end. Twice: what it had begun is not saved.
+    def press(update: int) -> None:
+        for _ in range(times * (update == 13)):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    store, learner = FakeStore(), FakeLearner(press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(trainer(tmp_path, learner=learner), World(), store, range(100, 200), config(), FakeProgress())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    saved = checkpoint.read_numbers(checkpoint.resolve(tmp_path))["learner"]["updates"]
+    assert (learner.updates, saved) == ((13, 13) if times == 1 else (12, 10))  # 10: as of episode 8
 
 
 @pytest.mark.parametrize("stop_at", [20, 44, 60, 100])
