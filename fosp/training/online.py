@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fosp.data.episode import summary
+from fosp.training.log import Run
 from fosp.training.offline import Trainer
 from fosp.types import Episode
 
@@ -29,6 +30,7 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
     def append(self, episode: Episode) -> int: ...
+    def episode(self, index: int) -> Episode: ...
 
 
 #: Acts in one environment per seed; calls back with the number of agent steps just made; yields each ended episode.
@@ -50,7 +52,7 @@ def finetune(
     row in ``episodes.jsonl``. Whatever stops the run, episodes and the newest checkpoint stay and the run can go on.
     Returns the last checkpoint.
     """
-    rows = trainer.run.rows("episodes.jsonl")
+    rows = _complete_rows(trainer.run, store)
     known, done = {row["episode"] for row in rows}, {row["seed"] for row in rows}
     todo = [seed for seed in seeds if seed not in done]  # episodes of a group may have ended in any order
     env_steps = sum(row["steps"] for row in rows)
@@ -89,6 +91,16 @@ def finetune(
     path = trainer.save()
     trainer.run.close()
     return path
+
+
+def _complete_rows(run: Run, store: Store) -> list[dict[str, Any]]:
+    """The rows of ``episodes.jsonl``; one that a crash kept from following its episode into the store is written."""
+    rows = run.rows("episodes.jsonl")
+    for index in sorted(set(range(len(store))) - {row["episode"] for row in rows}):
+        episode = store.episode(index)  # which does not know who chose its actions
+        rows.append(_row(index, episode, sum(row["steps"] for row in rows) + len(episode) - 1))
+        run.append("episodes.jsonl", rows[-1])
+    return rows
 
 
 def _row(index: int, episode: Episode, env_steps: int) -> dict[str, Any]:

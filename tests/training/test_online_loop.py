@@ -45,6 +45,9 @@ class FakeStore:
         self.episodes.append(episode)
         return len(self.episodes) - 1
 
+    def episode(self, index: int) -> Episode:
+        return self.episodes[index]
+
     @property
     def seeds(self) -> list[int]:
         return [episode.info["seed"] for episode in self.episodes]
@@ -214,6 +217,30 @@ def test_a_stop_between_two_episodes_of_a_group_repeats_no_layout(tmp_path: Path
     assert len(store) == 6
     finetune(trainer(tmp_path), backwards, store, range(100, 200), config(), FakeProgress())
     assert sorted(store.seeds) == list(range(100, 112))
+
+
+@pytest.mark.parametrize("at", [0, 2, 5, 11])
+def test_a_crash_before_the_row_of_an_episode_leaves_it_with_one(tmp_path: Path, at: int) -> None:
+    store, made = Store.create(tmp_path / "episodes", SCHEMA), trainer(tmp_path / "run")
+    written = made.run.append
+
+    def crash(name: str, row: dict[str, Any]) -> None:
+        if row["episode"] == at:
+            raise MemoryError
+        written(name, row)
+
+    made.run.append = crash  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        finetune(made, World(), store, range(100, 200), config(), FakeProgress())
+    assert len(store) == at + 1  # the episode is there
+    again, world = trainer(tmp_path / "run"), World()
+    finetune(again, world, store, range(100, 200), config(), FakeProgress())
+    rows = again.run.rows("episodes.jsonl")
+    assert [row["seed"] for row in rows] == [row["seed"] for row in store.manifest] == list(range(100, 112))
+    assert [row["episode"] for row in rows] == list(range(12))
+    assert [row["env_steps"] for row in rows] == [STEPS * k for k in range(1, 13)]
+    assert [row["return"] for row in rows] == pytest.approx([row["return"] for row in store.manifest])
+    assert [row["chosen_online"] is None for row in rows] == [index == at for index in range(12)]
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
