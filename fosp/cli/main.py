@@ -29,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("fosp.cli.demo", "the whole road in about 20 minutes: collect, pretrain, fine-tune, evaluate, report"),
     "parity": Verb("fosp.cli.parity", "replay recordings of the original Safety-Gymnasium and tell the differences"),
     "suites": Verb("fosp.cli.suites", "list or draw the unseen scenarios"),
+    "behaviours": Verb("fosp.cli.behaviours", "play the scripted behaviours in every task and tell return and cost"),
     "collect": Verb("fosp.cli.collect", "write a log of episodes by scripted behaviours or a trained policy"),
     "data show": Verb("fosp.cli.data_show", "list what a dataset holds"),
     "data inspect": Verb("fosp.cli.data_inspect", "draw a dataset"),
