@@ -1,9 +1,9 @@
 """Off-screen pictures of a model from its cameras, in two qualities.
 
-``faithful`` draws as the original did: four samples per pixel and the floor's reflection. ``fast`` draws twice as large
-without samples and averages, and draws the reflection only of something solid and near, which costs a fraction of the
-time; the images then differ by about 1.4 of 255 grey levels, nearly all of it at edges. No object casts a shadow in
-either, because the only light does not.
+``faithful`` draws as the original did: four samples per pixel and the floor's reflection. ``fast`` draws four rows for
+each row of the image without samples and averages them, and draws the reflection only of something solid and near,
+which costs a fraction of the time; the images then differ by about 1.2 of 255 grey levels, nearly all of it at edges.
+No object casts a shadow in either, because the only light does not.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ Quality = Literal["fast", "faithful"]
 QUALITIES: tuple[str, ...] = get_args(Quality)
 
 _SAMPLES = {"fast": 0, "faithful": 4}
-#: Pixels drawn per pixel of the image, along each side.
-_SCALE = {"fast": 2, "faithful": 1}
+#: Rows drawn per row of the image. Most edges here, the horizon above all, are near to horizontal, so that 1x4 pixels
+#: differ less from four samples than 2x2 or 2x3 do.
+_ROWS = {"fast": 4, "faithful": 1}
 #: Nothing is drawn mirrored unless the mirror image of something opaque, the agent itself aside, has at least this
 #: apparent radius, as a share of half the image's width. The mirror images of what is clear are faint.
 _REFLECTED = {"fast": 0.18, "faithful": 0.0}
@@ -118,9 +119,9 @@ class Painter:
         self._model = model
         self._size = size
         self._quality = quality
-        self._scale = _SCALE[quality]
-        side = size * self._scale
-        self._whole = mujoco.MjrRect(0, 0, side, side * len(cameras))
+        self._rows = _ROWS[quality]
+        height = size * self._rows
+        self._whole = mujoco.MjrRect(0, 0, size, height * len(cameras))
         self._thread_context: Any = None
         self._context: mujoco.MjrContext | None = None
         self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
@@ -129,10 +130,11 @@ class Painter:
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[_DRAWN] = 1  # see _choose_visible
+        self._option.sitegroup[:] = 0  # the only one lies inside the agent: it cannot be seen, only paid for
         self._cameras = [self._fixed(model, name) for name in cameras]
         self._views = [_View(model, camera.fixedcamid) for camera in self._cameras]
-        self._rects = [mujoco.MjrRect(0, i * side, side, side) for i in range(len(cameras))]
-        self._buffer = np.zeros((side * len(cameras), side, 3), np.uint8)
+        self._rects = [mujoco.MjrRect(0, i * height, size, height) for i in range(len(cameras))]
+        self._buffer = np.zeros((height * len(cameras), size, 3), np.uint8)
 
     @staticmethod
     def _make_context(model: mujoco.MjModel, width: int, height: int, quality: str) -> mujoco.MjrContext:
@@ -174,11 +176,13 @@ class Painter:
                 self._choose_visible(data, view)
                 everything = mujoco.mjtCatBit.mjCAT_ALL
                 mujoco.mjv_updateScene(self._model, data, self._option, None, camera, everything, self._scene)
+                for eye in self._scene.camera:
+                    eye.frustum_width = eye.frustum_top  # as wide as high, whatever the shape of the buffer
                 mujoco.mjr_render(rect, self._scene, context)
         finally:
             self._model.geom_group[:] = groups
         mujoco.mjr_readPixels(self._buffer, None, self._whole, context)
-        whole = self._buffer if self._scale == 1 else _halved(self._buffer)
+        whole = self._buffer if self._rows == 1 else _averaged(self._buffer, self._rows)
         size = self._size
         # GL counts rows from the bottom.
         return [whole[i * size : (i + 1) * size][::-1].copy() for i in range(len(self._cameras))]
@@ -217,7 +221,8 @@ class Painter:
         self._context = None
 
 
-def _halved(image: np.ndarray) -> np.ndarray:
-    """Means of squares of 2x2 pixels: uint8 (2h, 2w, 3) to (h, w, 3)."""
-    rows = image[0::2].astype(np.uint16) + image[1::2]
-    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+def _averaged(image: np.ndarray, rows: int) -> np.ndarray:
+    """Rounded means of so many rows each: uint8 (rows * h, w, 3) to (h, w, 3)."""
+    height, *rest = image.shape
+    sums = image.reshape(height // rows, rows, *rest).sum(axis=1, dtype=np.uint16)
+    return ((sums + rows // 2) // rows).astype(np.uint8)
