@@ -12,6 +12,8 @@ Every function can be interrupted and called again with the same arguments: it g
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fosp import config as mechanism
+from fosp import parallel
 from fosp.cli import limits, wire
 from fosp.cli.progress import Progress
 from fosp.data.collect import collect as run_collection
@@ -66,6 +69,7 @@ def collect(
     """
     from fosp.envs.scripted import make_behaviour
 
+    parallel.refuse("collect")
     make_env = partial(wire.make_env, task, scenario, quality)
     make_env().close()  # what is unknown is told before any process starts
     make: Callable[..., Any] = make_behaviour
@@ -113,7 +117,8 @@ def pretrain(
     """Learn from a log alone; no environment exists while this runs. Returns the last checkpoint.
 
     ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint,
-    frozen, and its sizes.
+    frozen, and its sizes. Where torchrun has started several processes that call this, each learns from its share of
+    every batch (``training.batch`` is that of all), and the result is that of one process.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -121,6 +126,7 @@ def pretrain(
         raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
     settings = resolve(preset, os.fspath(config) if config else None, overrides)
     limits.check(settings)
+    limits.check_shared(settings, parallel.world_size())
     store = _log_to_learn_from(data)
     picked = wire.pick_device(device)
     facts = wire.dataset_facts(store, data)
@@ -131,28 +137,39 @@ def pretrain(
     else:
         learner = wire.build_learner(settings, store.schema, picked)
         wire.fit_whitening(learner.agent, store, settings.seed)
-    run = Run(out)
-    about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
-    source = None if model_from is None else _origin(checkpoint.resolve(model_from))
-    run.begin(mechanism.to_yaml(settings), {"kind": METHODS[method], **about, "model_from": source})
-    if not run.checkpoints.exists():
-        _check_content(store)
     training = settings.training
     if method == "fosp" and training.minutes and not settings.optimiser.behaviour_every:
         raise UserError(
             f"training.minutes={training.minutes:g} does not go with optimiser.behaviour_every=0: the time could end "
             "before the policy has begun to learn; set training.updates and training.latent_updates instead"
         )
-    sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed))
+    source = None if model_from is None else _origin(checkpoint.resolve(model_from))
+    about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
     described = wire.describe(settings, store.schema, method, facts)
-    trainer = Trainer(learner, sampler, run, training, picked, described)
-    trainer.resume()
-    encode = partial(wire.encode_log, learner, store, settings)
     total = training.updates + training.latent_updates
-    try:
-        return offline_training.pretrain(trainer, encode, _bar(METHODS[method], total, trainer), _film(run, store))
-    finally:
-        sampler.close()
+    with parallel.joined(picked) as team:
+        learner.agent.team = team
+        run = Run(out)
+        _begin(run, settings, store, {"kind": METHODS[method], **about, "model_from": source}, team)
+        sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed, team.own(training.batch)))
+        trainer = Trainer(learner, sampler, run, training, picked, described, team)
+        trainer.resume()
+        encode = partial(wire.encode_log, learner, store, settings)
+        try:
+            return offline_training.pretrain(trainer, encode, _bar(METHODS[method], total, trainer), _film(run, store))
+        finally:
+            sampler.close()
+
+
+def _begin(run: Run, settings: RunConfig, store: Store, facts: Mapping[str, Any], team: parallel.Team) -> None:
+    """Open the run folder; UserError where it, or another process of the team, is of another run."""
+    text = mechanism.to_yaml(settings)
+    if team.leads:
+        run.begin(text, facts)
+        if not run.checkpoints.exists():
+            _check_content(store)
+    team.same(f"the hash of dataset {store.path}", store.hash)
+    team.same("the hash of the configuration", hashlib.sha256(text.encode()).hexdigest())
 
 
 def _log_to_learn_from(data: PathLike) -> Store:
@@ -180,7 +197,8 @@ def _bar(name: str, total: int | None, trainer: Trainer) -> Callable[[int], Abst
 
     def make(start: int) -> Progress:
         title = f"{name} (until {minutes:g} min)" if minutes else name
-        return Progress(title, None if minutes else total, "updates", start=start)
+        stream = None if trainer.team.leads else io.StringIO()  # one process tells for all
+        return Progress(title, None if minutes else total, "updates", start=start, stream=stream)
 
     return make
 
@@ -229,6 +247,7 @@ def finetune(
     """
     from fosp.envs import find_scenario, find_task, suite_hash
 
+    parallel.refuse("finetune")
     source = checkpoint.resolve(checkpoint_path)
     agent, facts = wire.load_agent(source)
     if facts["method"] != "fosp":
@@ -379,6 +398,7 @@ def evaluate(
     """
     from fosp.envs import find_scenario, find_task, suite_hash
 
+    parallel.refuse("evaluate")
     given = checkpoints if isinstance(checkpoints, Mapping) else None
     named = by_label([(str(k), p) for k, p in given.items()] if given is not None else [("", p) for p in checkpoints])
     if not named:

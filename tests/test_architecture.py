@@ -37,9 +37,10 @@ ROOMS = {
     "data": room("types", never=LEARNING | {"mujoco"}),
     "nets": room(never=SIMULATORS),
     "world_model": room("types nets", never=SIMULATORS),
-    "agent": room("types nets world_model", never=SIMULATORS),
+    "parallel": room("types", never=SIMULATORS),  # one object, an argument of agent and training
+    "agent": room("types nets world_model parallel", never=SIMULATORS),
     "baselines": room("types nets world_model agent", never=SIMULATORS, strangers=True),
-    "training": room("types data", never=SIMULATORS),
+    "training": room("types data parallel", never=SIMULATORS),
     "evaluation": room("types data", never={"mujoco"}),
     "report": room("types", never=SIMULATORS | LEARNING),  # of types only UserError
     "robot": room("types data", never={"mujoco"}),

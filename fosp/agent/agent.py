@@ -22,6 +22,7 @@ from fosp.agent.returns import in_sample_target, lambda_return, reachability_tar
 from fosp.nets.distributions import gaussian_entropy, gumbel
 from fosp.nets.layers import constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
+from fosp.parallel import ALONE
 from fosp.types import Batch, Schema, UserError
 from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
@@ -96,6 +97,7 @@ class Agent(nn.Module):
             )
         self.steps_per_episode = schema.max_steps
         self.mirror = schema.mirror if config.mirror else ()
+        self.team = ALONE  # those that learn of other rows of each batch
 
     @property
     def policy(self) -> Actor:
@@ -148,12 +150,12 @@ def dream(agent: Agent, start: Latent, generator: torch.Generator) -> Dream:
     Gradients reach the policy through the model's dynamics. As in the family (arXiv 2010.02193, sec. 2.3) the policy's
     input is a constant too, so that each action answers for what follows it.
     """
-    config, device = agent.config, start.h.device
-    count, size = start.h.shape[0], agent.model.actions
-    noise = gumbel((config.horizon, count, *start.z.shape[1:]), generator, device)
-    normal = torch.randn(config.horizon, count, size, generator=generator, device=device)
-    uniform = torch.rand(count, size, generator=generator, device=device) * 2 - 1
-    exploring = torch.arange(count, device=device) < round(config.explore_first * count)
+    config, device, team = agent.config, start.h.device, agent.team
+    count, size = team.size * start.h.shape[0], agent.model.actions
+    noise = team.share(gumbel((config.horizon, count, *start.z.shape[1:]), generator, device), 1)
+    normal = team.share(torch.randn(config.horizon, count, size, generator=generator, device=device), 1)
+    uniform = team.share(torch.rand(count, size, generator=generator, device=device) * 2 - 1)
+    exploring = team.share(torch.arange(count, device=device) < round(config.explore_first * count))
 
     def choose(features: Tensor, k: int) -> Tensor:
         action = agent.actor.sample(features.detach(), normal[k])
@@ -228,8 +230,8 @@ def actor_losses(
     feasible = 1 - agent.reachability.probability(states)
     mean, std = agent.actor(states)
     log_values = pair_values(agent, logged, log_action)
-    agent.reward_range.update(log_values.reward_advantage)
-    agent.cost_range.update(log_values.cost_advantage)
+    agent.reward_range.update(agent.team.gather(log_values.reward_advantage))
+    agent.cost_range.update(agent.team.gather(log_values.cost_advantage))
     weight = mask * _weight(agent, feasible[: parts[0]], log_values)
     action = clip_through(mean + std * noise)
     ascent = extraction.score(
@@ -353,20 +355,23 @@ class Learner:
             metrics = self._update_policy(batch.latents, batch.batch)
             self.updates += 1
             return {name: value.detach() for name, value in metrics.items()}
-        agent, config = self.agent, self.agent.config
+        agent, config, team = self.agent, self.agent.config, self.agent.team
+        sequences, time = team.size * batch.reward.shape[0], batch.reward.shape[1]
         if agent.mirror:
-            half = torch.rand(batch.reward.shape[0], generator=self.generator, device=self.device) < 0.5
+            half = team.share(torch.rand(sequences, generator=self.generator, device=self.device) < 0.5)
             batch = mirrored(batch, agent.mirror, half)
-        shape = (*batch.reward.shape, agent.model.config.groups, agent.model.config.classes)
-        noise = gumbel(shape, self.generator, self.device)
+        shape = (sequences, time, agent.model.config.groups, agent.model.config.classes)
+        noise = team.share(gumbel(shape, self.generator, self.device))
         with self.autocast():
             losses, latents = model_loss(
                 agent.model, stack_cameras(batch), batch.action, batch.reward, batch.cost, batch.is_first,
                 batch.is_terminal, noise,
             )  # fmt: skip
-            losses |= ahead_loss(
-                agent.model, latents, batch.action, batch.reward, batch.cost, batch.is_first, *self._look_ahead(batch)
+            rows, drawn, weight = self._look_ahead(batch)
+            ahead = ahead_loss(
+                agent.model, latents, batch.action, batch.reward, batch.cost, batch.is_first, rows, drawn
             )
+            losses |= {name: weight * loss for name, loss in ahead.items()}
             total = weighted_sum(losses, config.model_scales)
         metrics = {f"model/{name}": loss.mean() for name, loss in losses.items()}
         metrics["model/grad_norm"] = self._step("model", total)
@@ -393,8 +398,7 @@ class Learner:
         metrics = {f"critic/{name}": loss.mean() for name, loss in losses.items()}
         metrics["critic/grad_norm"] = self._step("critics", total)
         agent.constraint.update(self._cost_per_episode(dreamt))
-        count = batch.reward[:, 1:].numel() + dreamt.action[..., 0].numel()
-        normal = torch.randn(count, agent.model.actions, generator=self.generator, device=self.device)
+        normal = self._sample_noise(batch, dreamt)
         with self.autocast():
             losses, seen = actor_losses(agent, features, batch, dreamt, normal)
             total = weighted_sum(losses, config.actor_scales)
@@ -415,29 +419,48 @@ class Learner:
         }
         return metrics
 
-    def _look_ahead(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Random start rows of ``ahead_loss`` (N,) and its noise (L, N, S, K)."""
+    def _sample_noise(self, batch: Batch, dreamt: Dream) -> Tensor:
+        """Standard normal noise of the policy's action in the log's pairs, then in the imagined ones. (N, A)"""
+        team = self.agent.team
+        logged, dreamed = (team.size * x.numel() for x in (batch.reward[:, 1:], dreamt.action[..., 0]))
+        size = (logged + dreamed, self.agent.model.actions)
+        normal = torch.randn(size, generator=self.generator, device=self.device)
+        imagined = normal[logged:].unflatten(0, (len(dreamt.action), -1))
+        return torch.cat([team.share(normal[:logged]), team.share(imagined, 1).flatten(0, 1)])
+
+    def _look_ahead(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
+        """Random start rows of ``ahead_loss`` (N,), its noise (L, N, S, K), and the weight of its mean."""
         (sequences, time), config, model = batch.reward.shape, self.agent.config, self.agent.model.config
+        team = self.agent.team
         steps = min(config.ahead, time - 1)
         count = config.starts if steps else 0
 
         def draw(limit: int) -> Tensor:
             return torch.randint(limit, (count,), generator=self.generator, device=self.device)
 
-        rows = draw(sequences) * time + draw(time - steps)
-        return rows, gumbel((steps, count, model.groups, model.classes), self.generator, self.device)
+        rows = draw(team.size * sequences) * time + draw(time - steps)
+        noise = gumbel((steps, count, model.groups, model.classes), self.generator, self.device)
+        if team.size == 1 or not count:
+            return rows, noise, 1.0
+        held, weight = team.held(rows, sequences * time)
+        return rows[held] % (sequences * time), noise[:, held], weight
 
     def _starts(self, latents: Latent, batch: Batch) -> Latent:
         """States of the batch from which imagination starts, at random; nothing follows a terminal one."""
-        order = torch.randperm(batch.reward.numel(), generator=self.generator, device=self.device)
-        order = order[~batch.is_terminal.flatten()[order]]
-        return latents.detach().flatten()[order[: self.agent.config.starts]]
+        team, terminal = self.agent.team, self.agent.team.gather(batch.is_terminal).flatten()
+        order = torch.randperm(len(terminal), generator=self.generator, device=self.device)
+        order = order[~terminal[order]][: self.agent.config.starts]
+        order = order[: len(order) // team.size * team.size]
+        states = latents.detach().flatten()
+        return Latent(team.pick(states.h, order), team.pick(states.z, order))
 
     def _cost_per_episode(self, dreamt: Dream) -> Tensor:
         """Of the trained policy: where it chose every action itself, and late, for the first half shows the log's own
         danger."""
-        late = dreamt.cost[self.agent.config.horizon // 2 :]
-        own = ~dreamt.exploring if not dreamt.exploring.all() else dreamt.exploring
+        team = self.agent.team
+        late = team.gather(dreamt.cost[self.agent.config.horizon // 2 :].T).T
+        exploring = team.gather(dreamt.exploring)
+        own = ~exploring if not exploring.all() else exploring
         return late[:, own].mean().clamp(min=0).detach() * self.agent.steps_per_episode
 
     def weights(self) -> dict[str, Tensor]:
@@ -469,7 +492,7 @@ class Learner:
     def _step(self, name: str, loss: Tensor) -> Tensor:
         """The only place that computes gradients and changes weights. What is not finite is skipped and counted."""
         parameters = self.groups[name]
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = self.agent.team.mean(torch.autograd.grad(loss, parameters))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)

@@ -31,14 +31,17 @@ class EncodedLog:
     """Posterior states of whole episodes, filtered from their first rows, as a sampler of windows.
 
     ``episodes``: batches (B, T) of whole episodes, tensors. States are kept as float16 h and the class of each group.
+    ``own``: the windows of each batch that are given; all ``batch_size`` are drawn.
     """
 
     FIELDS = ("action", "reward", "cost", "is_first", "is_last", "is_terminal")
 
     def __init__(
-        self, model: WorldModel, episodes: Iterable[Batch], batch_size: int, length: int, seed: int, autocast: Any
-    ) -> None:
+        self, model: WorldModel, episodes: Iterable[Batch], batch_size: int, length: int, seed: int, autocast: Any,
+        own: slice = slice(None),
+    ) -> None:  # fmt: skip
         self.classes, self.batch_size, self.length = model.config.classes, batch_size, length
+        self.own = own
         self.rng = np.random.default_rng(seed)
         device = next(model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
@@ -81,7 +84,7 @@ class EncodedLog:
                 episode = self.owners[self.rng.integers(len(self.starts))]
                 stop, first = self.ends[episode], self.ends[episode - 1] if episode else 0
                 windows[window, filled:] = first + np.arange(self.length - filled)
-        index = torch.from_numpy(windows).to(self.rows["h"].device)  # (B, T)
+        index = torch.from_numpy(windows[self.own]).to(self.rows["h"].device)  # (B, T)
         z = nn.functional.one_hot(self.rows["z"][index].long(), self.classes).float()
         fields = {name: self.rows[name][index] for name in self.FIELDS}
         return EncodedBatch(Latent(self.rows["h"][index].float(), z), Batch(images={}, **fields))

@@ -57,5 +57,15 @@ def check_images(config: RunConfig, schema: Schema, source: str) -> None:
         raise UserError(f"model.decode_width is {side}; it must be a power of two from 8 to {width}, the image's side")
 
 
+def check_shared(config: RunConfig, processes: int) -> None:
+    """UserError unless every batch can be shared evenly by so many processes."""
+    values = mechanism.flatten(config)
+    for key in ("training.batch", "training.latent_batch", "agent.starts"):
+        if values[key] % processes:
+            raise UserError(
+                f"{key} is {values[key]}, which {processes} processes share; take a multiple of {processes}"
+            )
+
+
 def _halves_to_four(side: int) -> bool:
     return side >= 8 and side & (side - 1) == 0

@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """Learn a world model, critics, reachability and a safe policy from a log. No environment is touched."""
+    """Learn a world model, critics, reachability and a safe policy from a log. No environment is touched.
+
+    On several GPUs or machines: torchrun --nproc-per-node 2 -m fosp pretrain ...
+    """
 
     data: Path
     """Folder of the dataset."""
@@ -30,8 +33,10 @@ class Options:
 
 def run(options: Options) -> int:
     from fosp import api
+    from fosp.parallel import leads
 
     values = vars(options).copy()
     path = api.pretrain(values.pop("data"), values.pop("out"), overrides=values.pop("set"), **values)
-    print(path)
+    if leads():
+        print(path)
     return 0

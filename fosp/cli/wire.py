@@ -20,6 +20,7 @@ from fosp.agent.encoded import EncodedLog
 from fosp.agent.mirror import mirrored
 from fosp.agent.policy import AgentPolicy
 from fosp.data.store import Store
+from fosp.parallel import local_device
 from fosp.presets import RunConfig
 from fosp.training import checkpoint
 from fosp.training.offline import to_tensors
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 def pick_device(name: str) -> torch.device:
     """ "auto" is the first CUDA device where there is one. UserError for a device that is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return local_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used ({reason}); take cpu, cuda or auto") from error
-    return torch.device(name)
+    return local_device(name) if name in ("cpu", "cuda") else torch.device(name)
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -103,8 +104,9 @@ def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8
 
     training = config.training
     return EncodedLog(
-        learner.agent.model, batches(), training.latent_batch, training.length, config.seed, learner.autocast
-    )
+        learner.agent.model, batches(), training.latent_batch, training.length, config.seed, learner.autocast,
+        learner.agent.team.own(training.latent_batch),
+    )  # fmt: skip
 
 
 def build_cloning(

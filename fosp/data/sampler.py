@@ -46,12 +46,14 @@ class Sampler:
     (a binary search over the cumulative number of start rows), and of files larger than memory only its rows are read.
     """
 
-    def __init__(self, store: Store, batch_size: int, length: int, seed: int) -> None:
+    def __init__(self, store: Store, batch_size: int, length: int, seed: int, own: slice | None = None) -> None:
+        """``own``: the windows of each batch that are read and given; all ``batch_size`` are drawn. None is all."""
         if batch_size < 1 or length < 2:
             raise UserError(f"batch size {batch_size} and length {length} must be at least 1 and 2")
         self.store = store
         self.batch_size = batch_size
         self.length = length
+        self.own = slice(0, batch_size) if own is None else own
         self._rng = np.random.default_rng(seed)
         self._see(len(store))
 
@@ -70,8 +72,9 @@ class Sampler:
 
     def sample(self) -> Batch:
         """The next batch: contiguous arrays (B, T, ...). Raises UserError where there is no episode."""
-        batch = self.empty(self.batch_size)
-        self.fill(batch, 0, self.batch_size)
+        batch = self.empty(self.own.stop - self.own.start)
+        pieces = [piece for piece in self._draw(0, self.batch_size) if self.own.start <= piece.window < self.own.stop]
+        self._read(batch, [piece._replace(window=piece.window - self.own.start) for piece in pieces])
         return batch
 
     def empty(self, size: int) -> Batch:
@@ -89,9 +92,9 @@ class Sampler:
 
     def fill(self, batch: Batch, low: int, high: int) -> None:
         """Draws windows low..high of ``batch``."""
-        if self.episodes == 0:
-            raise UserError(f"dataset {self.store.path} holds no episodes; collect some first")
-        pieces = list(self._draw(low, high))
+        self._read(batch, list(self._draw(low, high)))
+
+    def _read(self, batch: Batch, pieces: list[_Piece]) -> None:
         for piece in pieces:
             self.store.expect(piece.episode, piece.start, piece.start + piece.stop - piece.begin)
         for piece in pieces:
@@ -99,6 +102,8 @@ class Sampler:
 
     def _draw(self, low: int, high: int) -> Iterator[_Piece]:
         """What windows low..high consist of, in order."""
+        if self.episodes == 0:
+            raise UserError(f"dataset {self.store.path} holds no episodes; collect some first")
         draws = self._rng.integers(self._ends[-1], size=high - low)
         episodes = np.searchsorted(self._ends, draws, "right")
         starts = draws - np.where(episodes > 0, self._ends[episodes - 1], 0)

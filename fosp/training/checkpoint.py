@@ -64,6 +64,11 @@ def _has_weights_of(path: Path, other: Path) -> bool:
         return False
 
 
+def folder_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` updates lies in the checkpoints of a run."""
+    return folder / f"{step:08d}"
+
+
 def save(
     folder: Path,
     step: int,
@@ -80,7 +85,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     for remains in folder.glob(".writing-*"):  # of a process that was killed
         shutil.rmtree(remains)
-    final, temporary = folder / f"{step:08d}", folder / f".writing-{step:08d}"
+    final, temporary = folder_of(folder, step), folder / f".writing-{step:08d}"
     (temporary / "policy").mkdir(parents=True)
     (temporary / "training_state").mkdir()
     _write_json(temporary / "policy" / "config.json", {"format": FORMAT, "updates": step, **config})

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fosp.parallel import ALONE, Team
 from fosp.training import checkpoint
 from fosp.training.interrupt import held_back
 from fosp.training.log import Run
@@ -62,13 +63,16 @@ def to_tensors(batch: Batch, device: torch.device | str) -> Batch:
 
 
 class Trainer:
-    """Ties learner, sampler and run folder together: one step, when to log, when to save, how to go on after a stop."""
+    """Ties learner, sampler and run folder together: one step, when to log, when to save, how to go on after a stop.
+
+    Of a ``team`` of processes only the leading one reads and writes the run folder.
+    """
 
     def __init__(
         self, learner: Learner, sampler: Source, run: Run, config: TrainingConfig, device: torch.device | str,
-        describe: Mapping[str, Any],
+        describe: Mapping[str, Any], team: Team = ALONE,
     ) -> None:  # fmt: skip
-        self.learner, self.sampler, self.run, self.config = learner, sampler, run, config
+        self.learner, self.sampler, self.run, self.config, self.team = learner, sampler, run, config, team
         self.device, self.describe = device, dict(describe)
         self.seconds = 0.0  # of training in all sessions
         self.on_encoded_log = False  # whether the second stage of pretraining has begun
@@ -85,20 +89,27 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint of the run folder, if it has one."""
+        found = self.team.hand_round(self._saved() if self.team.leads else None)
+        if found is not None:
+            weights, tensors, numbers = found
+            self.learner.load_weights(weights)
+            self.learner.load_state(tensors, numbers["learner"])
+            if numbers["on_encoded_log"]:
+                self._resumed = numbers["sampler"]
+            else:
+                self.sampler.load_state_dict(numbers["sampler"])
+            self.seconds = numbers["seconds"]
+        if self.team.leads:
+            self.run.open_metrics(from_step=-1 if found is None else self.learner.updates)
+        return found is not None
+
+    def _saved(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Weights, state and numbers of the newest checkpoint."""
         if not (self.run.checkpoints / "last").exists():
-            self.run.open_metrics(from_step=-1)
-            return False
+            return None
         path = checkpoint.resolve(self.run.checkpoints)
-        numbers = checkpoint.read_numbers(path)
-        self.learner.load_weights(checkpoint.read_tensors(path, "policy/model"))
-        self.learner.load_state(checkpoint.read_tensors(path, "training_state/state"), numbers["learner"])
-        if numbers["on_encoded_log"]:
-            self._resumed = numbers["sampler"]
-        else:
-            self.sampler.load_state_dict(numbers["sampler"])
-        self.seconds = numbers["seconds"]
-        self.run.open_metrics(from_step=self.learner.updates)
-        return True
+        weights = checkpoint.read_tensors(path, "policy/model")
+        return weights, checkpoint.read_tensors(path, "training_state/state"), checkpoint.read_numbers(path)
 
     @held_back()
     def step(self) -> None:
@@ -114,15 +125,23 @@ class Trainer:
         self._count += 1
         self.seconds += time.perf_counter() - began
         if self.learner.updates % self.config.log_every == 0:
-            now = time.perf_counter()
-            values = {name: float(total) / count for name, (total, count) in self._sums.items()}
-            values["clock/updates_per_second"] = self._count / (now - self._since)
-            values["clock/seconds"] = self.seconds
-            values["clock/skipped_steps"] = self.learner.skipped_steps
+            self._log()
+
+    def _log(self) -> None:
+        now = time.perf_counter()
+        totals = self.team.mean([torch.as_tensor(total) for total, _ in self._sums.values()])
+        counts = {name: count for name, (_, count) in self._sums.items()}
+        values = {name: float(total) / counts[name] for name, total in zip(counts, totals, strict=True)}
+        values["clock/updates_per_second"] = self._count / (now - self._since)
+        values["clock/seconds"] = self.seconds
+        values["clock/skipped_steps"] = self.learner.skipped_steps
+        if self.team.leads:
             self.run.metrics(self.learner.updates, values)
-            self._sums, self._count, self._since = {}, 0, now
+        self._sums, self._count, self._since = {}, 0, now
 
     def save(self, **numbers: Any) -> Path:
+        if not self.team.leads:
+            return checkpoint.folder_of(self.run.checkpoints, self.learner.updates)
         tensors, learner = self.learner.state()
         return checkpoint.save(
             self.run.checkpoints,
@@ -159,27 +178,33 @@ def pretrain(
     """``config.updates`` updates on images, then ``config.latent_updates`` on the log as ``encode`` gives it then.
 
     Checkpoints on the way, on Ctrl-C, and at the end; returns the last one. ``progress(updates so far)`` gives a
-    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint.
+    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint, in the leading process of a team.
     """
     path = None
-    config, learner = trainer.config, trainer.learner
+    config, learner, team = trainer.config, trainer.learner, trainer.team
     end = config.updates + config.latent_updates
     with progress(learner.updates) as bar:
         try:
-            while learner.updates < end and not trainer.out_of_time:
+            while learner.updates < end and not team.agree(trainer.out_of_time):
                 if learner.updates >= config.updates and not trainer.on_encoded_log:
                     trainer.enter_encoded_log(encode())
                 with held_back():
                     trainer.step()
                     bar.advance(1)
                 if learner.updates % config.save_every == 0:
-                    path = trainer.save()
-                    on_save(path)
+                    path = _save(trainer, on_save)
         except KeyboardInterrupt:
             trainer.save_stopped()
             raise
     if path is None or int(path.name) != learner.updates:
-        path = trainer.save()
-        on_save(path)
+        path = _save(trainer, on_save)
     trainer.run.close()
+    team.agree(False)  # nobody returns before the last checkpoint is there
+    return path
+
+
+def _save(trainer: Trainer, on_save: Callable[[Path], None]) -> Path:
+    path = trainer.save()
+    if trainer.team.leads:
+        on_save(path)
     return path
