@@ -95,7 +95,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def assert_same_curve(one: Path, other: Path) -> None:
     for mine, theirs in zip(curve(one), curve(other), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+        # Wide in what is divided by the range of returns, which begins at nearly nothing.
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
