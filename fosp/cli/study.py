@@ -25,7 +25,7 @@ STUDIES = {
             "agent.constraint.step=1e-3",
         ),
         cloning=("training.latent_updates=3000",),
-        finetune=("online.episodes=100", "online.updates_per_step=0.1"),
+        finetune=("online.episodes=60", "online.updates_per_step=0.08"),
         layouts=40,
     ),
 }
