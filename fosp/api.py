@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -138,11 +139,6 @@ def pretrain(
         learner = wire.build_learner(settings, store.schema, picked)
         wire.fit_whitening(learner.agent, store, settings.seed)
     training = settings.training
-    if method == "fosp" and training.minutes and not settings.optimiser.behaviour_every:
-        raise UserError(
-            f"training.minutes={training.minutes:g} does not go with optimiser.behaviour_every=0: the time could end "
-            "before the policy has begun to learn; set training.updates and training.latent_updates instead"
-        )
     source = None if model_from is None else _origin(checkpoint.resolve(model_from))
     about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
     described = wire.describe(settings, store.schema, method, facts)
@@ -254,6 +250,7 @@ def finetune(
         raise UserError(f"checkpoint {source} is of method {facts['method']}; only a policy with critics is fine-tuned")
     schema = Schema.from_json(facts["schema"])
     base = mechanism.from_tree(RunConfig(), facts["config"])
+    base = replace(base, training=replace(base.training, minutes=0.0))  # the time that pretraining had is not for this
     base = mechanism.load(os.fspath(config), base) if config else base
     settings = mechanism.override(base, overrides)
     limits.check(settings)

@@ -251,6 +251,21 @@ def test_other_fine_tuning_in_the_same_folder_is_refused(road: Road, changes: di
         fosp.finetune(road.folder / "offline", road.folder / "tuned", **given)
 
 
+def test_fine_tuning_has_no_part_in_the_minutes_of_pretraining(road: Road, tmp_path: Path) -> None:
+    run = tmp_path / "offline"
+    shutil.copytree(road.folder / "offline", run, symlinks=True)
+    config = checkpoint.resolve(run) / "policy" / "config.json"
+    facts = read(config)
+    facts["config"]["training"]["minutes"] = 0.001
+    config.write_text(json.dumps(facts))
+    given = {"scenario": SCENARIO, "data": road.folder / "log", "compare": False}
+    short = ("online.episodes=2", "online.envs=1")
+    fosp.finetune(run, tmp_path / "own", overrides=(*short, "training.minutes=0.001"), **given)
+    assert len(lines(tmp_path / "own" / "episodes.jsonl")) == 1  # the group in which the time ended
+    fosp.finetune(run, tmp_path / "tuned", overrides=short, **given)
+    assert len(lines(tmp_path / "tuned" / "episodes.jsonl")) == 2
+
+
 def test_a_log_that_moved_is_asked_for(road: Road, tmp_path: Path) -> None:
     moved = tmp_path / "offline"
     shutil.copytree(road.folder / "offline", moved, symlinks=True)

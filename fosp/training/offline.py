@@ -25,7 +25,9 @@ class TrainingConfig:
     updates: int = 20_000  # of the whole agent, on images
     latent_updates: int = 0  # then of critics and policy, on the encoded log, with the world model at rest
     latent_batch: int = 32  # sequences of a batch of those
-    minutes: float = 0.0  # end of training by the clock if that comes first, 0 for none; time before a restart counts
+    # End by the clock if that comes first, 0 for none. All time counts in which the command ran, before a restart too:
+    # updates, acting, encoding, saving, films. The two stages of pretraining share it as they share their updates.
+    minutes: float = 0.0
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     log_every: int = 50
     save_every: int = 1000
@@ -74,18 +76,27 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.learner, self.sampler, self.run, self.config, self.team = learner, sampler, run, config, team
         self.device, self.describe = device, dict(describe)
-        self.seconds = 0.0  # of training in all sessions
-        self.on_encoded_log = False  # whether the second stage of pretraining has begun
+        self.seconds = 0.0  # of updates in all sessions
+        self.encoded_at: int | None = None  # updates before the second stage of pretraining, None until it begins
         self.within_update = False  # stays so where an update did not come to its end
         self._resumed: dict[str, Any] | None = None  # state of the sampler of the second stage
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
+        self._elapsed_before, self._began = 0.0, time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of all sessions, whatever they were spent on."""
+        return self._elapsed_before + time.perf_counter() - self._began
 
     def enter_encoded_log(self, sampler: Source) -> None:
         """Begin the second stage; where it had begun before a restart, go on with its very next batch."""
-        self.sampler, self.on_encoded_log = sampler, True
+        self.sampler = sampler
+        if self.encoded_at is None:
+            self.encoded_at = self.learner.updates
         if self._resumed is not None:
             sampler.load_state_dict(self._resumed)
+            self._resumed = None
 
     def resume(self) -> bool:
         """Go on from the newest checkpoint of the run folder, if it has one."""
@@ -94,11 +105,12 @@ class Trainer:
             weights, tensors, numbers = found
             self.learner.load_weights(weights)
             self.learner.load_state(tensors, numbers["learner"])
-            if numbers["on_encoded_log"]:
+            self.encoded_at = numbers["encoded_at"]
+            if self.encoded_at is not None:
                 self._resumed = numbers["sampler"]
             else:
                 self.sampler.load_state_dict(numbers["sampler"])
-            self.seconds = numbers["seconds"]
+            self.seconds, self._elapsed_before = numbers["seconds"], numbers["elapsed"]
         if self.team.leads:
             self.run.open_metrics(from_step=-1 if found is None else self.learner.updates)
         return found is not None
@@ -152,8 +164,10 @@ class Trainer:
             {
                 "learner": learner,
                 "sampler": self.sampler.state_dict(),
-                "on_encoded_log": self.on_encoded_log,
+                "on_encoded_log": self.encoded_at is not None,
+                "encoded_at": self.encoded_at,
                 "seconds": self.seconds,
+                "elapsed": self.elapsed,
                 **numbers,
             },
             keep=self.config.keep,
@@ -166,7 +180,24 @@ class Trainer:
 
     @property
     def out_of_time(self) -> bool:
-        return self.config.minutes > 0 and self.seconds >= 60 * self.config.minutes
+        return self._used(1.0)
+
+    @property
+    def first_stage_ended(self) -> bool:
+        """Whether pretraining has made the updates of its first stage, or used that stage's share of the minutes."""
+        config = self.config
+        share = config.updates / max(1, config.updates + config.latent_updates)
+        by_clock = config.latent_updates > 0 and self._used(share)
+        return self.encoded_at is not None or self.learner.updates >= config.updates or by_clock
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether pretraining has come to its end."""
+        first = self.config.updates if self.encoded_at is None else self.encoded_at
+        return self.out_of_time or self.learner.updates >= first + self.config.latent_updates
+
+    def _used(self, share: float) -> bool:
+        return self.config.minutes > 0 and self.elapsed >= share * 60 * self.config.minutes
 
 
 def pretrain(
@@ -180,14 +211,14 @@ def pretrain(
     Checkpoints on the way, on Ctrl-C, and at the end; returns the last one. ``progress(updates so far)`` gives a
     context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint, in the leading process of a team.
     """
-    path = None
+    path, encoded = None, False
     config, learner, team = trainer.config, trainer.learner, trainer.team
-    end = config.updates + config.latent_updates
     with progress(learner.updates) as bar:
         try:
-            while learner.updates < end and not team.agree(trainer.out_of_time):
-                if learner.updates >= config.updates and not trainer.on_encoded_log:
+            while not team.agree(trainer.pretrained):  # each has a clock of its own
+                if not encoded and team.agree(trainer.first_stage_ended):
                     trainer.enter_encoded_log(encode())
+                    encoded = True
                 with held_back():
                     trainer.step()
                     bar.advance(1)

@@ -130,6 +130,46 @@ def test_minutes_before_a_restart_count(tmp_path: Path, monkeypatch: pytest.Monk
     assert int(path.name) == 4
 
 
+def test_all_that_a_run_spends_its_time_on_counts_into_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def spend(seconds: float) -> Any:
+        clock.now += seconds
+
+    config = TrainingConfig(updates=2, latent_updates=100, minutes=4, save_every=1)
+    made = trainer(tmp_path, config, FakeLearner(lambda _: spend(10)))
+    # Films 20 s each, encoding 50 s: 2 x 30 + 50 + 4 x 30 < 240 s, and the next update is the last.
+    train(made, FakeProgress(), on_save=lambda _: spend(20), encode=lambda: spend(50) or FakeLatents())
+    assert made.learner.updates == 7
+    again = trainer(tmp_path, config, stop_at(8, AssertionError))
+    assert again.elapsed >= 240 - 20 and again.seconds == 70
+
+
+@pytest.mark.parametrize(("minutes", "first", "second"), [(10, 16, 4), (9, 15, 3), (1000, 20, 5)])
+@pytest.mark.parametrize("cut", [None, 3, 17])
+def test_both_stages_have_their_part_of_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int, first: int, second: int, cut: int | None
+) -> None:
+    # Half a minute for an update on images and for one on states: 20 of 25 updates are four fifths of the time.
+    clock = Clock(monkeypatch)
+    config = TrainingConfig(updates=20, latent_updates=5, minutes=minutes, save_every=100)
+
+    def half_a_minute(_: int) -> None:
+        clock.now += 30
+
+    if cut is not None:
+        with pytest.raises(KeyboardInterrupt):
+            train(trainer(tmp_path, config, FakeLearner(half_a_minute)), FakeProgress(cut), encode=FakeLatents)
+    made = trainer(tmp_path, config, FakeLearner(half_a_minute))
+    path = train(made, FakeProgress(), encode=FakeLatents)
+    assert (made.encoded_at, made.learner.updates) == (first, first + second)
+    assert checkpoint.read_numbers(path)["on_encoded_log"]
+    again = trainer(tmp_path, config, stop_at(first + second + 1, AssertionError))
+    assert train(again, FakeProgress(), encode=FakeLatents) == path
+
+
 def stop_at(update: int, error: type[BaseException]) -> FakeLearner:
     def stop(now: int) -> None:
         if now == update:
