@@ -141,7 +141,7 @@ def pretrain(
     training = settings.training
     source = None if model_from is None else _origin(checkpoint.resolve(model_from))
     about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}
-    described = wire.describe(settings, store.schema, method, facts)
+    described = wire.describe(settings, store.schema, method, facts, suites=_suites(store.schema.task))
     total = training.updates + training.latent_updates
     with parallel.joined(picked) as team:
         learner.agent.team = team
@@ -181,6 +181,19 @@ def _check_content(store: Store) -> None:
     """Every byte against its hash, once before learning: damage would otherwise be learned from without a word."""
     with Progress("check the log", len(store), "episodes") as bar:
         store.verify(lambda done, total: bar.advance(done - bar.done))
+
+
+def _suites(task: str) -> dict[str, str]:
+    """Name -> hash of the suite on which policies of a task of this package are scored; nothing for other tasks."""
+    from fosp.plugin import TASKS
+
+    if task not in TASKS:
+        return {}
+    try:
+        from fosp.envs import SUITES, suite_hash  # makes no environment
+    except UserError:  # MuJoCo finds no renderer here, which learning from a log does without
+        return {}
+    return {"held-out": suite_hash(task, "held-out", SUITES["held-out"].trials[0].seeds)}
 
 
 def _origin(source: Path) -> dict[str, str]:
@@ -276,7 +289,9 @@ def finetune(
         Sampler(store, training.batch, training.length, settings.seed + 1),
         settings.online.offline_share,
     )
-    described = wire.describe(settings, schema, "fosp", dataset, expanded=True, scenario=scenario, suite_hash=digest)
+    described = wire.describe(
+        settings, schema, "fosp", dataset, expanded=True, scenario=scenario, suite_hash=digest, suites=_suites(task)
+    )
     trainer = Trainer(learner, sampler, run, training, picked, described)
     trainer.resume()
     envs = [make_env() for _ in range(settings.online.envs)]

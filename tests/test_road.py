@@ -148,6 +148,9 @@ def test_checkpoints_describe_themselves(road: Road) -> None:
     assert facts["method"] == "fosp" and facts["schema"]["task"] == TASK and facts["updates"] == 10
     assert facts["action"]["shape"] == [2] and facts["observation"]["image_front"]["shape"] == [64, 64, 3]
     assert facts["dataset"]["hash"] == Store.open(road.folder / "log").hash
+    held_out = suite_hash(TASK, None, HELD_OUT_SEEDS[:20])  # what `fosp evaluate` scores on, known before any score
+    for path in (road.offline, road.cloning, road.tuned):
+        assert read(path / "policy" / "config.json")["suites"] == {"held-out": held_out}
     checkpoint.check_files(road.offline)
 
 
