@@ -22,7 +22,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from fosp import config as mechanism
 from fosp import parallel
@@ -30,10 +32,12 @@ from fosp.cli import limits, wire
 from fosp.cli.progress import Progress
 from fosp.data.collect import collect as run_collection
 from fosp.data.collect import default_plan
+from fosp.data.episode import summary
 from fosp.data.rollout import rollout
 from fosp.data.sampler import BatchSource, MixedSampler, Prefetcher, Sampler
 from fosp.data.store import Store
 from fosp.evaluation.document import save as save_document
+from fosp.evaluation.evaluate import Recording
 from fosp.evaluation.evaluate import evaluate as run_evaluation
 from fosp.presets import RunConfig, resolve
 from fosp.training import checkpoint
@@ -433,28 +437,31 @@ def evaluate(
     ]
     digest = suite_hash(task, found, seeds)
     texts = {"scenario": found.text}
-    document = _evaluate(entries, make_env, seeds, task, scenario, cost_limit, workers, digest=digest, texts=texts)
+    keep = None
+    if out is not None and record:
+        recorder = _Recorder(Path(out) / "rollouts", tuple(paths.items()), scenario)
+        keep = Recording(frozenset(seeds[:record]), recorder)
+    document = _evaluate(
+        entries, make_env, seeds, task, scenario, cost_limit, workers, digest=digest, texts=texts, recording=keep
+    )
     for policy, path in zip(document["policies"], paths.values(), strict=True):
         _note_score(path, document, policy, {"samples": samples, "quality": quality})
     if out is not None:
-        folder = Path(out)
-        save_document(document, folder / "evaluation" / f"{scenario or 'nominal'}.json")
-        for label, path in paths.items():
-            for layout in seeds[:record]:
-                _record(folder / "rollouts", label, path, make_env, layout, scenario, samples)
+        save_document(document, Path(out) / "evaluation" / f"{scenario or 'nominal'}.json")
     return document
 
 
 def _evaluate(
     entries: Any, make_env: Any, seeds: Sequence[int], task: str, scenario: str | None, cost_limit: float,
     workers: int | None, *, title: str = "evaluate", digest: str = "", texts: Mapping[str, str] | None = None,
-    allow_any_seeds: bool = False,
+    allow_any_seeds: bool = False, recording: Recording | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     total = len(entries) * len(seeds)
     with Progress(title, total, "episodes") as bar:
         return run_evaluation(
             entries, make_env, list(seeds), task=task, scenario=scenario, cost_limit=cost_limit, suite_hash=digest,
             texts=texts, workers=_workers(workers, total), allow_any_seeds=allow_any_seeds,
+            recording=recording,
             progress=lambda label, done, total: bar.advance(done - bar.done),
         )  # fmt: skip
 
@@ -529,43 +536,36 @@ def _scores(file: Path) -> dict[str, Any]:
     return scores
 
 
-def _record(
-    folder: Path, label: str, path: Path, make_env: Callable[[], Any], seed: int, scenario: str | None,
-    samples: int | None,
-) -> None:  # fmt: skip
-    """One rollout with everything that the report shows of it: ``rollout_<label>_<seed>.npz``."""
-    import numpy as np
+class _Recorder(NamedTuple):
+    """Writes an evaluated episode with everything that the report shows: ``rollout_<label>_<seed>_<scenario>.npz``."""
 
-    from fosp.agent.preview import open_loop
+    folder: Path
+    named: tuple[tuple[str, Path], ...]  # label and checkpoint of each policy
+    scenario: str | None
 
-    policy = wire.load_policy(path, samples=samples)
-    env = make_env()
-    overview: list[np.ndarray] = []
+    def __call__(self, index: int, policy: wire.AgentPolicy, episode: Episode, overview: np.ndarray) -> None:
+        from fosp.agent.preview import open_loop
 
-    def picture(_: int) -> None:
-        overview.append(env.unwrapped.picture())
-
-    env.reset(seed=seed)
-    picture(0)
-    (episode,) = list(rollout(policy, [env], [seed], info={"scenario": scenario}, on_step=picture))
-    env.close()
-    imagined, origin = open_loop(policy.agent, policy.schema, episode)
-    front, back = list(policy.schema.cameras)
-    meta = {
-        "task": policy.schema.task, "scenario": scenario, "seed": seed, "label": label,
-        "checkpoint": os.path.relpath(path), "return": float(episode.reward.sum()), "cost": float(episode.cost.sum()),
-        "step_seconds": policy.schema.step_seconds,
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    said: dict[str, Any] = {k: episode.diagnostics[k] for k in ("violation_probability", "reward_value", "cost_value")}
-    chosen = np.nan_to_num(episode.diagnostics["chosen"], nan=-1).astype(np.int64)
-    np.savez_compressed(
-        folder / f"rollout_{label}_{seed}_{scenario or 'nominal'}.npz",
-        image_front=episode.images[front], image_back=episode.images[back],
-        imagined_front=imagined[front], imagined_back=imagined[back], imagined_from=origin,
-        overview=np.stack(overview), action=episode.action, reward=episode.reward, cost=episode.cost,
-        chosen=chosen, meta_json=np.array(json.dumps(meta)), **said,
-    )  # fmt: skip
+        label, path = self.named[index]
+        imagined, origin = open_loop(policy.agent, policy.schema, episode)
+        front, back = list(policy.schema.cameras)
+        seed, totals = episode.info["seed"], summary(episode)
+        meta = {
+            "task": policy.schema.task, "scenario": self.scenario, "seed": seed, "label": label,
+            "checkpoint": os.path.relpath(path), "return": totals["return"], "cost": totals["cost"],
+            "step_seconds": policy.schema.step_seconds,
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        traces = ("violation_probability", "reward_value", "cost_value")
+        said: dict[str, Any] = {name: episode.diagnostics[name] for name in traces}
+        chosen = np.nan_to_num(episode.diagnostics["chosen"], nan=-1).astype(np.int64)
+        np.savez_compressed(
+            self.folder / f"rollout_{label}_{seed}_{self.scenario or 'nominal'}.npz",
+            image_front=episode.images[front], image_back=episode.images[back],
+            imagined_front=imagined[front], imagined_back=imagined[back], imagined_from=origin,
+            overview=overview, action=episode.action, reward=episode.reward, cost=episode.cost,
+            chosen=chosen, meta_json=np.array(json.dumps(meta)), **said,
+        )  # fmt: skip
 
 
 def write_report(runs: Iterable[PathLike], out: PathLike = "report.html", *, title: str | None = None) -> Path:

@@ -320,9 +320,11 @@ def test_rollouts_hold_what_the_report_shows(road: Road) -> None:
         assert ((probability >= 0) & (probability <= 1)).all()
         assert set(arrays["chosen"]) <= ({-1} if label == "offline" else {-1, 0, 1})
         assert (meta["seed"], meta["scenario"]) == (seed, SCENARIO)
-        assert meta["cost"] == arrays["cost"].sum() and meta["return"] == pytest.approx(
-            arrays["reward"].sum(), abs=1e-3
-        )
+        (scored,) = [policy for policy in road.document["policies"] if policy["label"] == label]
+        row = scored["episodes"][0]  # the very episode that was scored, not one like it
+        assert (row["seed"], row["return"], row["cost"]) == (seed, meta["return"], meta["cost"])
+        assert meta["cost"] == arrays["cost"].sum()
+        assert meta["return"] == pytest.approx(arrays["reward"].sum(), abs=1e-3)
 
 
 def test_the_report_is_one_file_that_names_everything(road: Road) -> None:

@@ -13,17 +13,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fosp.data.collect import rollout
 from fosp.data.episode import summary
 from fosp.evaluation.document import Row, make_document
-from fosp.types import HELD_OUT_SEEDS, Policy, UserError
+from fosp.types import HELD_OUT_SEEDS, Episode, Policy, UserError
 
 #: What is evaluated: a label, a picklable maker of the policy, and JSON values that say where it comes from.
 Entry = tuple[str, Callable[[], Policy], Mapping[str, Any]]
 #: progress(label, episodes done of all policies, episodes in all)
 Progress = Callable[[str, int, int], None]
+
+
+class Recording(NamedTuple):
+    """Which of the evaluated episodes are kept, and how. Picklable: ``keep`` runs in the process that acted.
+
+    ``keep(index of the policy, policy, episode with images, pictures)``; the pictures (T, W, W, 3) are for people:
+    ``env.unwrapped.picture()`` at each row.
+    """
+
+    seeds: frozenset[int]
+    keep: Callable[[int, Any, Episode, np.ndarray], None]
+
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -42,6 +56,7 @@ def evaluate(
     envs_per_worker: int = 8,
     progress: Progress | None = None,
     allow_any_seeds: bool = False,
+    recording: Recording | None = None,
 ) -> dict[str, Any]:
     """One episode per policy and layout seed, summed up in the JSON document described in ``document.py``.
 
@@ -49,6 +64,7 @@ def evaluate(
     name what ``make_env`` makes; they are written down, not used. ``workers=0`` runs everything in this process.
     Raises UserError for seeds outside ``HELD_OUT_SEEDS`` (unless ``allow_any_seeds``), for repeated seeds or labels,
     and when a worker process dies; whatever a policy or environment raises in a worker is raised here.
+    ``recording`` keeps some of the very episodes that are scored.
     """
     seeds = [int(seed) for seed in seeds]
     _check(entries, seeds, workers, envs_per_worker, allow_any_seeds)
@@ -59,7 +75,7 @@ def evaluate(
     rows: list[dict[int, Row]] = [{} for _ in entries]
     total = len(entries) * len(seeds)
     makers = [make_policy for _, make_policy, _ in entries]
-    for entry, finished in _run(makers, make_env, jobs, workers):
+    for entry, finished in _run(makers, make_env, jobs, workers, recording):
         rows[entry].update({row["seed"]: row for row in finished})
         if progress is not None:
             progress(entries[entry][0], sum(map(len, rows)), total)
@@ -96,8 +112,11 @@ Job = tuple[int, tuple[int, ...]]  # index of the policy, layout seeds
 class _Worker:
     """What one process keeps between jobs: environments (dear to build) and the policy used last."""
 
-    def __init__(self, makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any]) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], recording: Recording | None
+    ) -> None:
         self._makers, self._make_env = makers, make_env
+        self._recording = recording or Recording(frozenset(), lambda *_: None)
         self._envs: list[Any] = []
         self._policy: tuple[int, Policy] | None = None
 
@@ -107,7 +126,21 @@ class _Worker:
             self._envs.append(self._make_env())
         if self._policy is None or self._policy[0] != entry:
             self._policy = (entry, self._makers[entry]())
-        episodes = rollout(self._policy[1], self._envs[: len(seeds)], seeds, keep_images=False)
+        policy, envs = self._policy[1], dict(zip(seeds, self._envs, strict=False))
+        pictures: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds if seed in self._recording.seeds}
+
+        def look(_: int = 0) -> None:
+            for seed, seen in pictures.items():
+                seen.append(envs[seed].unwrapped.picture())
+
+        for seed in pictures:
+            envs[seed].reset(seed=seed)  # to the state in which its episode begins
+        look()
+        episodes = list(rollout(policy, list(envs.values()), seeds, keep_images=bool(pictures), on_step=look))
+        for e in episodes:
+            seen = pictures.get(e.info["seed"])
+            if seen is not None:  # an environment that has ended stands still until the others have
+                self._recording.keep(entry, policy, e, np.stack(seen[: len(e)]))
         return [{"seed": int(e.info["seed"]), **summary(e), "goals": float(e.info.get("goals", 0.0))} for e in episodes]
 
     def close(self) -> None:
@@ -119,9 +152,11 @@ class _Worker:
 _worker: _Worker | None = None  # of a worker process; set once by its initializer
 
 
-def _start_worker(makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any]) -> None:
+def _start_worker(
+    makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], recording: Recording | None
+) -> None:
     global _worker
-    _worker = _Worker(makers, make_env)
+    _worker = _Worker(makers, make_env, recording)
 
 
 def _run_job(job: Job) -> list[Row]:
@@ -130,11 +165,12 @@ def _run_job(job: Job) -> list[Row]:
 
 
 def _run(
-    makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[int, list[Row]]]:
+    makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], jobs: Sequence[Job], workers: int,
+    recording: Recording | None,
+) -> Iterator[tuple[int, list[Row]]]:  # fmt: skip
     """Yields (index of the policy, rows) as the jobs end, in any order."""
     if workers == 0:
-        worker = _Worker(makers, make_env)
+        worker = _Worker(makers, make_env, recording)
         try:
             for job in jobs:
                 yield job[0], worker.run(job)
@@ -143,7 +179,9 @@ def _run(
         return
     workers = min(workers, len(jobs))
     # Spawned, not forked: a process that has already used OpenGL or a thread pool does not survive a fork.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (makers, make_env))
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker, (makers, make_env, recording)
+    )
     try:
         with _threads_for_children(workers):
             futures: dict[Future[list[Row]], Job] = {pool.submit(_run_job, job): job for job in jobs}

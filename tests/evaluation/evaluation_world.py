@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from fosp.types import Schema, UserError
+from fosp.types import Episode, Schema, UserError
 
 SCHEMA = Schema("fake/Line-v0", {"image_front": (2, 2, 3)}, action_size=1, max_steps=5, cost_terms=("wall",))
 
@@ -40,6 +41,9 @@ class LineEnv:
         self.t += 1
         cost = 2.0 if action[0] > 0.5 and self.t <= self.seed % 4 else 0.0
         return self._observation(), float(action[0]), False, self.t == 5, self._info(cost)
+
+    def picture(self) -> np.ndarray:
+        return np.full((4, 4, 3), self.t, np.uint8)
 
     def close(self) -> None:
         self.closed = True
@@ -91,3 +95,9 @@ def killed() -> Constant:
 
 def entry(label: str, make: Any = fast) -> tuple[str, Any, dict[str, Any]]:
     return label, partial(make), {"kind": label}
+
+
+def keep(folder: Path, index: int, policy: Constant, episode: Episode, pictures: np.ndarray) -> None:
+    file = folder / f"{index}-{episode.info['seed']}.npz"
+    images = episode.images["image_front"]
+    np.savez(file, cost=episode.cost, reward=episode.reward, images=images, pictures=pictures)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
+import numpy as np
 import pytest
-from evaluation_world import LineEnv, entry, fast, killed, refused, slow
+from evaluation_world import LineEnv, entry, fast, keep, killed, refused, slow
 
 import fosp.evaluation.evaluate as evaluate_module
 from fosp.evaluation.document import load, save
-from fosp.evaluation.evaluate import evaluate
+from fosp.evaluation.evaluate import Recording, evaluate
 from fosp.types import HELD_OUT_SEEDS, UserError
 
 SEEDS = list(HELD_OUT_SEEDS[:13])  # 13 is no multiple of the group sizes used below
@@ -51,9 +53,9 @@ def test_worker_processes_give_the_same_as_this_process():
 def test_all_workers_end_at_about_the_same_time(monkeypatch, seeds, workers, envs, sizes):
     given = []
 
-    def run_here(makers, make_env, jobs, workers):
+    def run_here(makers, make_env, jobs, workers, recording):
         given.extend(jobs)
-        return original(makers, make_env, jobs, 0)
+        return original(makers, make_env, jobs, 0, recording)
 
     original = evaluate_module._run
     monkeypatch.setattr(evaluate_module, "_run", run_here)
@@ -83,6 +85,21 @@ def test_rows_are_in_the_order_of_the_layouts_whichever_episode_ends_first(monke
     rollout = evaluate_module.rollout
     monkeypatch.setattr(evaluate_module, "rollout", lambda *a, **k: reversed(list(rollout(*a, **k))))
     assert [row["seed"] for row in run()["policies"][0]["episodes"]] == SEEDS
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_recorded_is_what_was_evaluated(tmp_path, workers):
+    recording = Recording(frozenset(SEEDS[1:3]), partial(keep, tmp_path))
+    document = run(envs_per_worker=4, workers=workers, recording=recording)
+    assert document["policies"] == run(envs_per_worker=4)["policies"]  # looking changes nothing
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{index}-{seed}.npz" for index in (0, 1) for seed in SEEDS[1:3]}
+    for index, policy in enumerate(document["policies"]):
+        for row in policy["episodes"][1:3]:
+            with np.load(tmp_path / f"{index}-{row['seed']}.npz") as file:
+                assert (file["cost"].sum(), file["reward"].sum()) == (row["cost"], row["return"])
+                assert len(file["images"]) == row["steps"] + 1 and (file["images"] == row["seed"] % 256).all()
+                assert file["pictures"][:, 0, 0, 0].tolist() == list(range(6))  # one for each row, from the reset on
 
 
 def test_progress_counts_to_the_end():
