@@ -137,7 +137,7 @@ def _text(path: Path) -> str:
 
 
 def _metrics(path: Path) -> tuple[dict[str, Curve], float]:
-    """Every metric of metrics.jsonl, and the time of the last row."""
+    """Every metric of metrics.jsonl, and the seconds that training took up to the last row."""
     steps: dict[str, list[float]] = {}
     values: dict[str, list[float]] = {}
     rows = read_jsonl(path, needs=("step",))
@@ -147,7 +147,8 @@ def _metrics(path: Path) -> tuple[dict[str, Curve], float]:
                 steps.setdefault(name, []).append(row["step"])
                 values.setdefault(name, []).append(value)
     curves = {name: Curve(np.array(steps[name], np.float64), np.array(values[name], np.float64)) for name in steps}
-    return curves, float(rows[-1].get("time", 0.0)) if rows else 0.0
+    clock = curves.get("clock/seconds")
+    return curves, float(clock.value[-1]) if clock else 0.0
 
 
 def _evaluation(path: Path) -> dict[str, Any]:

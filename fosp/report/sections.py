@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -304,7 +305,7 @@ def reproduce(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "name": run.name,
             "kind": words.KINDS.get(run.kind, run.kind),
-            "command": run.record.get("command", ""),
+            "command": shlex.join(run.record.get("command", [])),
             "facts": _facts(run),
             "checkpoints": [{"name": c["name"], "files": _hashes(c)} for c in run.checkpoints[-1:]],
             "config": run.config,
@@ -325,8 +326,5 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """file -> hash, wherever a manifest keeps them: {"files": {name: hash or {"sha256": hash}}}."""
-    files = manifest.get("files")
-    if not isinstance(files, Mapping):
-        return {}
-    return {str(name): str(h.get("sha256", "") if isinstance(h, Mapping) else h) for name, h in files.items()}
+    """File -> SHA-256, as the manifest has them."""
+    return {file: str(digest) for file, digest in manifest.items() if file != "name"}

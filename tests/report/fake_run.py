@@ -78,7 +78,7 @@ def metrics(folder: Path, kind: str, updates: int = 12000, rows: int = 240, seed
     with (folder / "metrics.jsonl").open("w") as file:
         for i, step in enumerate(np.linspace(50, updates, rows).astype(int)):
             fall = np.exp(-4 * i / rows)
-            row = {"step": int(step), "time": float(step * 0.08)}
+            row = {"step": int(step), "time": 1.8e9 + step * 0.1, "clock/seconds": float(step * 0.08)}
             for name, (start, end) in curves.items():
                 noise = 1 + 0.08 * rng.normal()
                 row[name] = float((end + (start - end) * fall) * noise)
@@ -89,9 +89,10 @@ def metrics(folder: Path, kind: str, updates: int = 12000, rows: int = 240, seed
 
 
 def run_json(folder: Path, kind: str, data: dict, scenario: str | None = None) -> None:
-    source = "" if kind != "finetune" else f" --checkpoint runs/pretrain --task SafetyPointGoal1 --scenario {scenario}"
+    source = [] if kind != "finetune" else ["--checkpoint", "runs/pretrain", "--scenario", str(scenario)]
+    verb = ["finetune"] if kind == "finetune" else ["pretrain", *(["--method", "cloning"] if kind == "bc" else [])]
     record = {
-        "command": f"fosp {kind if kind != 'bc' else 'pretrain --method bc'} --data data/pointgoal1 --seed 0{source}",
+        "command": ["fosp", *verb, "--data", "data/point goal1", *source],
         "git": "3f2c9a17bd",
         "started": "2026-11-20T09:14:03+00:00",
         "versions": {"python": "3.11.7", "torch": "2.13.0", "mujoco": "3.3.7", "fosp": "0.1.0"},
@@ -104,7 +105,7 @@ def run_json(folder: Path, kind: str, data: dict, scenario: str | None = None) -
     (folder / "config.yaml").write_text(f"method: {kind}\nmodel:\n  deter: 256\n  classes: 16\nbatch_size: 16\n")
     checkpoint = folder / "checkpoints" / "12000"
     checkpoint.mkdir(parents=True)
-    manifest = {"files": {"policy/model.safetensors": "5e" * 32}, "step": 12000}
+    manifest = {"policy/config.json": "a7" * 32, "policy/model.safetensors": "5e" * 32}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 

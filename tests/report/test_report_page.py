@@ -101,11 +101,13 @@ def test_ids_are_unique_and_anchors_lead_somewhere(page):
         "price of cost (multiplier)",
         "What it imagines",
         "Who acted",
-        "fosp finetune --data data/pointgoal1",
+        "fosp finetune --data 'data/point goal1' --checkpoint runs/pretrain --scenario twelve-hazards",
         "classes: 16",  # the configuration
         "3f2c9a17bd",  # the revision
         "layout hash",
         "5e5e5e5e",  # the checkpoint's hash
+        "gradient updates in 16 min",
+        "fosp pretrain --method cloning --data 'data/point goal1'",
     ],
 )
 def test_the_page_says(page, words):
