@@ -31,6 +31,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         if isinstance(cause, OSError) and cause.errno in _FULL or os.strerror(errno.ENOSPC) in str(cause):
             where = f" while writing {name!r}" if name else ""
             return f"the disk is full{where}; make room and rerun the same command to go on", EXIT_FAILED
+        if isinstance(cause, OSError) and cause.errno == errno.EFBIG or os.strerror(errno.EFBIG) in str(cause):
+            where = f" {name!r}" if name else ""
+            return f"a file{where} may not grow so large here; raise `ulimit -f` and rerun to go on", EXIT_FAILED
     if isinstance(error, OSError) and error.errno in (*_DENIED, *_TAKEN) and _file_of(error):
         reason = os.strerror(error.errno or 0).lower()
         also = " or change its permissions" if error.errno in _DENIED else ""

@@ -38,6 +38,8 @@ def raised(error: BaseException, cause: BaseException) -> BaseException:
             1,
             ["disk is full"],
         ),
+        (OSError(errno.EFBIG, "File too large", "a.bin"), 1, ["'a.bin'", "ulimit -f"]),
+        (RuntimeError("Error while serializing: I/O error: File too large (os error 27)"), 1, ["ulimit -f"]),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, ["'/root/x'", "permission denied"]),
         (OSError(errno.EROFS, "Read-only file system", b"/media/x"), 2, ["'/media/x'", "read-only"]),
     ],
