@@ -23,6 +23,7 @@ from fosp import api, presets
 from fosp.data.store import Store
 from fosp.envs import Scenario, suite_hash
 from fosp.envs import env as simulator
+from fosp.report import words as vocabulary
 from fosp.training import checkpoint
 from fosp.types import COLLECT_SEEDS, HELD_OUT_SEEDS, ONLINE_SEEDS
 
@@ -140,6 +141,9 @@ def test_metrics_are_written_at_their_steps(road: Road) -> None:
     assert {"critic/q_cost", "constraint/multiplier"} <= rows[-1].keys()
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert list((road.folder / "offline" / "tensorboard").iterdir())
+    # What the report has words for is what is written.
+    assert vocabulary._METRICS.keys() <= rows[0].keys()
+    assert {name.partition("/")[0] for name in rows[0] if "/" in name} == vocabulary.GROUPS.keys()
 
 
 def test_checkpoints_describe_themselves(road: Road) -> None:

@@ -23,7 +23,12 @@ GROUPS = {
         True,
     ),
     "critic": ("Critics", "Errors of the forecasts of future reward and cost, learned on logged actions.", True),
-    "reach": ("Danger estimate", "How well the probability of a coming violation is predicted.", True),
+    "reach": (
+        "Danger estimate",
+        "The predicted probability of a violation, and the share of violated steps.",
+        True,
+    ),
+    "imagined": ("Imagination", "Reward and cost per step that the policy expects of itself.", False),
     "actor": ("Policy", "What drives the choice of actions. These need not fall.", False),
     "constraint": (
         "Safety constraint",
@@ -37,12 +42,13 @@ _METRICS = {
     "model/image": "picture error",
     "model/reward": "reward error",
     "model/cost": "cost error",
-    "model/continue": "episode-end error",
-    "model/kl_dyn": "surprise (prior → posterior)",
-    "model/kl_rep": "surprise (posterior → prior)",
+    "model/proceed": "episode-end error",
+    "model/kl_dynamics": "surprise (prior → posterior)",
+    "model/kl_representation": "surprise (posterior → prior)",
     "constraint/multiplier": "price of cost (multiplier)",
     "clock/updates_per_second": "updates per second",
-    "reach/auroc": "ranking quality (AUROC)",
+    "reach/probability": "predicted probability of a violation",
+    "reach/violated": "share of violated steps in the batches",
 }
 
 

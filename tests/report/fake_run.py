@@ -67,10 +67,10 @@ def evaluation(path: Path, levels: dict[str, tuple[str, float, float]], scenario
 
 def metrics(folder: Path, kind: str, updates: int = 12000, rows: int = 240, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
-    model = {"image": (4000, 150), "reward": (2.2, 0.15), "cost": (2.8, 0.3), "continue": (0.4, 0.001)}
-    model |= {"kl_dyn": (12, 2.4), "kl_rep": (12, 2.4)}
-    other = {"critic/reward_q": (5.2, 1.1), "critic/reward_v": (4.9, 1.0), "critic/cost_q": (5.0, 1.6)}
-    other |= {"critic/cost_v": (4.8, 1.4), "reach/loss": (0.7, 0.18), "reach/auroc": (0.5, 0.93)}
+    model = {"image": (4000, 150), "reward": (2.2, 0.15), "cost": (2.8, 0.3), "proceed": (0.4, 0.001)}
+    model |= {"kl_dynamics": (12, 2.4), "kl_representation": (12, 2.4)}
+    other = {"critic/q_reward": (5.2, 1.1), "critic/v_reward": (4.9, 1.0), "critic/q_cost": (5.0, 1.6)}
+    other |= {"critic/v_cost": (4.8, 1.4), "reach/probability": (0.5, 0.2), "reach/violated": (0.1, 0.1)}
     other |= {"actor/loss": (2.1, -1.4), "actor/entropy": (2.8, 0.4), "actor/weight_mean": (1.0, 2.4)}
     curves = {f"model/{name}": span for name, span in model.items()} | other
     if kind == "bc":
