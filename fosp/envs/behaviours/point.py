@@ -26,7 +26,7 @@ class PointDriver:
 
     horizon, top_speed, top_turn = 1.1, TOP_SPEED, TURN_LIMIT
     nose, girth = 0.15, 0.13
-    tool, tool_width, tool_angle, bend, holds = nose, 0.1, 0.0, 1.0, (0.5, 0.8)  # the nose
+    tool, tool_width, tool_angle, bend, holds = nose, 0.1, 0.0, 0.6, (0.5, 0.8)  # the nose
     first_headings, second_headings, switch = 8, 4, 3
 
     def drive(self, state: State, place: np.ndarray, thrust: float = 1.0) -> np.ndarray:

@@ -43,6 +43,10 @@ class Box:
         """Outward unit vector of a face, 0..3."""
         return cmath.exp(1j * (self.yaw + face * math.pi / 2))
 
+    def start(self, face: int) -> complex:
+        """Where a run-up to a face begins."""
+        return self.centre + (self.grip + RUN_UP) * self.normal(face)
+
     def hull(self) -> list[Discs]:
         """Discs for the agent's body frame that leave four ways in, one to each face."""
         corner = self.half / 1.5 * (1 + 1j)
@@ -64,9 +68,9 @@ class Grip:
     """What is remembered of a box from step to step."""
 
     face: int | None = None  # at which to push it
-    held: bool = False  # whether it was pushed there
-    slips: int = 0  # how often it came loose since the last run-up
-    retreats: bool = False  # whether a new run-up is wanted
+    held: bool = False  # whether agent and box move as one
+    slips: int = 0  # how often that ended since the last run-up
+    retreats: bool = False  # whether the agent goes back to where run-ups begin
 
 
 def look_at_box(state: State, body: Body, grip: Grip, careful: bool = True) -> View:
@@ -77,34 +81,38 @@ def look_at_box(state: State, body: Body, grip: Grip, careful: bool = True) -> V
     box, here, goal = find_box(state, body), complex(*state["agent_xy"]), complex(*state["goal_xy"])
     discs = obstacles(state, body.girth, careful)
     led = [replace(group, fear=BLOCK) for group in obstacles(state, box.half, careful)]
-    last, grip.face = grip.face, _choose_face(box, here, goal, discs, led, grip.face, body.bend)
-    normal = box.normal(grip.face)
-    start = box.centre + (box.grip + RUN_UP) * normal
-    _feel(grip, box, state, body, last == grip.face, abs(here - start))
+    _feel(grip, box, state, body, _choose_face(box, here, goal, discs, led, grip.face, body.bend))
+    normal = box.normal(grip.face or 0)
     if grip.held:
         lead = (box.centre - here) * cmath.exp(-1j * state["agent_heading"])
         return View(here, goal, ARRIVAL - 0.01, tuple(discs), Style.PUSH, lead, -normal, led=tuple(led))
     around = Discs(np.array([box.centre]), box.grip + RUN_UP - 0.1, BLOCK)
-    hulls = (*discs, *box.hull())
+    hulls, start = (*discs, *box.hull()), box.start(grip.face or 0)
     if grip.retreats:
         return View(here, start, 0.0, hulls, Style.PARK, 0.0, -normal, start, led=(around,))
     tool, touch = body.tool * cmath.exp(1j * body.tool_angle), box.centre + box.depth * normal
     return View(here, touch, 0.0, hulls, Style.PARK, tool, -normal, start, led=(around,))
 
 
-def _feel(grip: Grip, box: Box, state: State, body: Body, same: bool, from_start: float) -> None:
-    """Whether agent and box move as one now, and whether that fails again and again."""
-    normal = box.normal(grip.face or 0)
-    offset = (complex(*state["agent_xy"]) - box.centre) / normal - box.grip
-    askew = wrap(state["agent_heading"] + body.tool_angle - cmath.phase(-normal))
-    held, grip.held = grip.held and same, False
-    if not same or from_start < NEAR_START:
-        grip.slips, grip.retreats = 0, False
+def _feel(grip: Grip, box: Box, state: State, body: Body, wanted: int) -> None:
+    """Find out how the agent stands to the face at which it pushes, and go over to another if that is wanted.
+
+    Who would do so with the nose still in a notch would drag the box along, so the way leads back first.
+    """
+    here = complex(*state["agent_xy"])
+    if grip.face is None or abs(here - box.start(grip.face)) < NEAR_START:
+        grip.face, grip.slips, grip.retreats = wanted, 0, False
+    normal = box.normal(grip.face)
+    offset = (here - box.centre) / normal - box.grip
+    askew = abs(wrap(state["agent_heading"] + body.tool_angle - cmath.phase(-normal)))
     near = abs(offset.real) < ALONG and abs(offset.imag) < box.play + ACROSS
-    grip.held = near and not grip.retreats and abs(askew) < body.holds[held]
+    if grip.face != wanted and not near and not grip.retreats:
+        grip.face, grip.held, grip.slips = wanted, False, 0
+        return
+    held, grip.held = grip.held, near and not grip.retreats and grip.face == wanted and askew < body.holds[grip.held]
     grip.slips += held and not grip.held
-    if grip.slips >= SLIPS or (near and abs(askew) > JAMMED):
-        grip.retreats = True
+    if grip.slips >= SLIPS or (near and (askew > JAMMED or grip.face != wanted)):
+        grip.retreats, grip.held = True, False
 
 
 def _choose_face(
@@ -117,10 +125,9 @@ def _choose_face(
     price = []
     for face in range(4):
         normal = box.normal(face)
-        start = box.centre + (box.grip + RUN_UP) * normal
         around = abs(cmath.phase((here - box.centre) / normal)) * (box.grip + RUN_UP / 2)
         turn = abs(cmath.phase(-normal / (direction or 1.0)))
-        barred = sum(_inside(place, discs) for place in (start, box.centre + box.grip * normal))
+        barred = sum(_inside(place, discs) for place in (box.start(face), box.centre + box.grip * normal))
         price.append(around + bend * turn + BARRED * barred + CHANGE * (face != last))
     return int(np.argmin(price))
 
