@@ -30,10 +30,10 @@ _SAMPLES = {"fast": 0, "faithful": 4}
 _ROWS = {"fast": 4, "faithful": 1}
 #: Nothing is drawn mirrored unless the mirror image of something opaque, the agent itself aside, has at least this
 #: apparent radius, as a share of half the image's width. The mirror images of what is clear are faint.
-_REFLECTED = {"fast": 0.18, "faithful": 0.0}
+_REFLECTED = {"fast": 0.22, "faithful": 0.0}
 #: Into how many (slices, stacks, quads) round things are cut; a good part of the time of ``fast`` goes into these
 #: triangles. Cylinders look the same with fewer stacks; only the outline of the Point's ball changes by a few pixels.
-_TRIANGLES = {"fast": (28, 10, 1), "faithful": (28, 16, 4)}
+_TRIANGLES = {"fast": (28, 8, 1), "faithful": (28, 16, 4)}
 _MAX_GEOMS = 1000
 _DRAWN, _HIDDEN = 0, 5  # geom groups
 
@@ -171,10 +171,10 @@ class Painter:
         """One image per camera, uint8 (size, size, 3), row 0 at the top, in memory of its own."""
         context = self._prepare()
         groups = self._model.geom_group.copy()
+        everything = mujoco.mjtCatBit.mjCAT_ALL
         try:
             for camera, view, rect in zip(self._cameras, self._views, self._rects, strict=True):
                 self._choose_visible(data, view)
-                everything = mujoco.mjtCatBit.mjCAT_ALL
                 mujoco.mjv_updateScene(self._model, data, self._option, None, camera, everything, self._scene)
                 for eye in self._scene.camera:
                     eye.frustum_width = eye.frustum_top  # as wide as high, whatever the shape of the buffer
