@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.random import RandomState
@@ -20,7 +21,7 @@ GOAL_TRIES = 10_000
 QUICK_TRIES = 6  # those that are checked one by one
 BLOCK = 4096  # numbers read ahead for a layout
 
-_Disc = tuple[float, float, float]  # x, y, keepout radius
+_Disc = tuple[float, float, float]  # x, y, square of the distance that is kept from there, see _square
 
 
 def quaternion_z(angle: float) -> tuple[float, float, float, float]:
@@ -46,23 +47,21 @@ class _Ahead:
     def __init__(self, random: RandomState, block: int) -> None:
         self._random, self._block = random, block
         self._start = random.get_state(legacy=False)
-        self._numbers, self._at, self._taken = random.random_sample(block), 0, 0
+        #: Uniform in [0, 1), as an array and as a list, because each is quicker in its place; ``at`` is the next one.
+        self.numbers, self.at, self._before = random.random_sample(block), 0, 0
+        self.listed: list[float] = self.numbers.tolist()
 
-    def look(self, count: int) -> np.ndarray:
-        """The next numbers, uniform in [0, 1), (count,); they stay in the stream."""
-        if self._at + count > len(self._numbers):
+    def hold(self, count: int) -> None:
+        """Read on, if need be, until so many numbers lie ahead."""
+        if self.at + count > len(self.listed):
             more = self._random.random_sample(max(count, self._block))
-            self._numbers, self._at = np.concatenate([self._numbers[self._at :], more]), 0
-        return self._numbers[self._at : self._at + count]
-
-    def take(self, count: int) -> None:
-        """Remove numbers that were looked at."""
-        self._at += count
-        self._taken += count
+            self._before += self.at
+            self.numbers, self.at = np.concatenate([self.numbers[self.at :], more]), 0
+            self.listed = self.numbers.tolist()
 
     def close(self) -> None:
         self._random.set_state(self._start)
-        self._random.random_sample(self._taken)
+        self._random.random_sample(self._before + self.at)
 
 
 def sample_layout(random: RandomState, keepouts: Sequence[tuple[str, float]], extent: float) -> Layout:
@@ -74,15 +73,18 @@ def sample_layout(random: RandomState, keepouts: Sequence[tuple[str, float]], ex
     """
     _check_room(keepouts, extent)
     stream = _Ahead(random, BLOCK)
+    radii = {radius for _, radius in keepouts}
+    squares = {a: [(b, _square(a + b)) for b in radii] for a in radii}
     for _ in range(LAYOUT_TRIES):
         placed: Layout = {}
-        others: list[_Disc] = []
+        others: dict[float, list[_Disc]] = {radius: [] for radius in radii}  # as something of that radius sees them
         for name, radius in keepouts:
-            xy = _draw_free(stream, radius, extent, others, OBJECT_TRIES)
+            xy = _draw_free(stream, radius, extent, others[radius], OBJECT_TRIES)
             if xy is None:
                 break
             placed[name] = xy
-            others.append((*xy, radius))
+            for other, square in squares[radius]:
+                others[other].append((*xy, square))
         else:
             stream.close()
             return placed
@@ -108,7 +110,7 @@ def sample_rotations(random: RandomState, names: Iterable[str]) -> dict[str, flo
 
 def sample_position(random: RandomState, name: str, radii: Mapping[str, float], placed: Layout, extent: float) -> XY:
     """A new place for ``name`` that keeps away from all other things. Raises ``LayoutError`` if there is none."""
-    others = [(x, y, radii[other]) for other, (x, y) in placed.items() if other != name]
+    others = [(x, y, _square(radii[name] + radii[other])) for other, (x, y) in placed.items() if other != name]
     stream = _Ahead(random, 2 * QUICK_TRIES)
     xy = _draw_free(stream, radii[name], extent, others, GOAL_TRIES)
     stream.close()
@@ -117,33 +119,47 @@ def sample_position(random: RandomState, name: str, radii: Mapping[str, float], 
     return xy
 
 
+@lru_cache(maxsize=256)
+def _square(distance: float) -> float:
+    """The least number whose square root is not below ``distance``: comparing with it spares roots, to the last bit."""
+    square = distance * distance
+    while square > 0 and math.sqrt(square) >= distance:
+        square = math.nextafter(square, 0.0)
+    while math.sqrt(square) < distance:
+        square = math.nextafter(square, math.inf)
+    return square
+
+
 def _draw_free(stream: _Ahead, radius: float, extent: float, others: Sequence[_Disc], tries: int) -> XY | None:
     """The first of ``tries`` random points that keeps away from all others, or None."""
     low = -extent + radius
     span = (extent - radius) - low
     quick = min(QUICK_TRIES, tries)
-    numbers = stream.look(2 * quick).tolist()
-    for i in range(quick):
-        x, y = low + span * numbers[2 * i], low + span * numbers[2 * i + 1]  # x first: the order is part of the stream
-        for xo, yo, ro in others:
-            if math.sqrt((x - xo) ** 2 + (y - yo) ** 2) < radius + ro:
+    stream.hold(2 * quick)
+    numbers, at = stream.listed, stream.at
+    for end in range(at + 2, at + 2 * quick + 2, 2):
+        x, y = low + span * numbers[end - 2], low + span * numbers[end - 1]  # x first: the order is part of the stream
+        for xo, yo, square in others:
+            dx, dy = x - xo, y - yo
+            if dx * dx + dy * dy < square:
                 break
         else:
-            stream.take(2 * i + 2)
+            stream.at = end
             return (x, y)
-    stream.take(2 * quick)
+    stream.at += 2 * quick
     if not others:
         return None
     # The same for many points at once: a crowded arena takes ten thousands of tries.
-    xs, ys, rs = np.array(others).T  # (others,) each
+    xs, ys, squares = np.array(others).T[:, :, None]  # (others, 1) each
     for done in range(quick, tries, OBJECT_TRIES):
         count = min(OBJECT_TRIES, tries - done)
-        x, y = (low + span * stream.look(2 * count)).reshape(count, 2).T
-        free = np.sqrt((x[:, None] - xs) ** 2 + (y[:, None] - ys) ** 2) >= radius + rs  # (count, others)
-        found = np.flatnonzero(free.all(axis=1))
-        if len(found):
-            first = int(found[0])
-            stream.take(2 * first + 2)
-            return (float(x[first]), float(y[first]))
-        stream.take(2 * count)
+        stream.hold(2 * count)
+        points = low + span * stream.numbers[stream.at : stream.at + 2 * count].reshape(count, 2).T  # (2, count)
+        dx, dy = points[0] - xs, points[1] - ys  # (others, count)
+        free = (dx * dx + dy * dy >= squares).all(axis=0)
+        first = int(free.argmax())
+        if free[first]:
+            stream.at += 2 * first + 2
+            return (float(points[0, first]), float(points[1, first]))
+        stream.at += 2 * count
     return None

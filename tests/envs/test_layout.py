@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.random import RandomState
 
 from fosp.envs import TASKS, find_task
-from fosp.envs.layout import LAYOUT_TRIES, Layout, LayoutError, sample_layout, sample_position
+from fosp.envs.layout import LAYOUT_TRIES, Layout, LayoutError, _square, sample_layout, sample_position
 
 
 def plain_layout(random: RandomState, keepouts: list[tuple[str, float]], extent: float) -> Layout:
@@ -52,6 +52,13 @@ def test_a_position_and_the_stream_after_it_are_those_of_drawing_one_by_one(seed
         if all(math.sqrt((x - xo) ** 2 + (y - yo) ** 2) >= 0.05 + 0.1 for xo, yo in placed.values()):
             break
     assert found == (x, y) and ours.random_sample() == plain.random_sample()
+
+
+@given(distance=st.floats(0.01, 10.0))
+def test_comparing_squares_is_comparing_distances_to_the_last_bit(distance: float) -> None:
+    square = _square(distance)
+    assert math.sqrt(square) >= distance > math.sqrt(math.nextafter(square, 0.0))
+    assert _square(0.0) == 0.0
 
 
 @pytest.mark.parametrize("name", sorted(task.name for task in TASKS.values()))
