@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -42,10 +42,11 @@ from fosp.evaluation.evaluate import evaluate as run_evaluation
 from fosp.presets import RunConfig, resolve
 from fosp.training import checkpoint
 from fosp.training import offline as offline_training
+from fosp.training.actors import Elsewhere, Here
 from fosp.training.log import Run
 from fosp.training.offline import Trainer
 from fosp.training.online import finetune as run_finetuning
-from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError, unknown
+from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Schema, UserError, unknown
 
 if TYPE_CHECKING:
     from fosp.envs import Scenario  # MuJoCo is slow to import, and pretraining knows no environment
@@ -254,6 +255,7 @@ def finetune(
 ) -> Path:
     """Safe policy expansion where the policy is deployed. Returns the last checkpoint.
 
+    Acting and learning go on at the same time, in two processes; with ``workers=0`` (or one core) in turn, in this one.
     The log that the checkpoint was trained on (or ``data``) gives a share of each batch. With ``compare`` the frozen
     offline policy is then run on the very layouts that were learned on, so that violations made while learning can be
     compared: ``episodes.jsonl`` against ``frozen.jsonl``.
@@ -298,15 +300,15 @@ def finetune(
     )
     trainer = Trainer(learner, sampler, run, training, picked, described)
     trainer.resume()
-    envs = [make_env() for _ in range(settings.online.envs)]
-    act = partial(_act, learner.agent, schema, envs, seed, scenario)
+    # Both give the same run; with one core there is nothing to be gained by a second process.
+    place = Here if workers == 0 or workers is None and _workers(None, 2) == 1 else Elsewhere
+    actor = place(partial(wire.OnlineActing, settings, schema, make_env, seed, scenario))
     try:
         with Progress("finetune", settings.online.episodes, "episodes", start=len(store)) as bar:
-            path = run_finetuning(trainer, act, store, seeds, settings.online, lambda start: _Borrowed(bar))
+            path = run_finetuning(trainer, actor, store, seeds, settings.online, lambda start: _Borrowed(bar))
     finally:
+        actor.close()
         store.close()
-        for env in envs:
-            env.close()
     if compare:
         _compare_frozen(run, source, make_env, [row["seed"] for row in run.rows("episodes.jsonl")], workers)
     return path
@@ -337,15 +339,6 @@ class _Borrowed:
 
     def __exit__(self, *_: object) -> None:
         return None
-
-
-def _act(
-    agent: Any, schema: Schema, envs: Sequence[Any], seed: int, scenario: str | None, seeds: Sequence[int],
-    on_step: Callable[[int], None],
-) -> Iterator[Episode]:  # fmt: skip
-    policy = wire.AgentPolicy(agent, schema, explore=True, seed=seed)
-    info = {"behaviour": "expansion", "scenario": scenario}
-    return rollout(policy, list(envs)[: len(seeds)], seeds, info=info, on_step=on_step)
 
 
 def _online_store(run: Run, schema: Schema, scenario: str | None) -> Store:

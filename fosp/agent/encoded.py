@@ -89,7 +89,7 @@ class EncodedLog:
         fields = {name: self.rows[name][index] for name in self.FIELDS}
         return EncodedBatch(Latent(self.rows["h"][index].float(), z), Batch(images={}, **fields))
 
-    def refresh(self) -> None:
+    def refresh(self, episodes: int | None = None) -> None:
         """The log of offline pretraining does not grow."""
 
     def state_dict(self) -> dict[str, Any]:

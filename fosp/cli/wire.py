@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,12 +19,13 @@ from fosp.agent.agent import Agent, Learner
 from fosp.agent.encoded import EncodedLog
 from fosp.agent.mirror import mirrored
 from fosp.agent.policy import AgentPolicy
+from fosp.data.rollout import rollout
 from fosp.data.store import Store
 from fosp.parallel import local_device
 from fosp.presets import RunConfig
 from fosp.training import checkpoint
 from fosp.training.offline import to_tensors
-from fosp.types import Batch, Schema, UserError
+from fosp.types import Batch, Episode, Schema, UserError
 
 if TYPE_CHECKING:
     from fosp.envs import Scenario  # MuJoCo is slow to import
@@ -150,6 +151,30 @@ def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Le
     # Online, everything goes on learning from images, whatever the stages of pretraining were.
     optimiser = replace(config.optimiser, behaviour_every=max(1, config.optimiser.behaviour_every))
     return wrap_learner(agent, replace(config, optimiser=optimiser), device)
+
+
+class OnlineActing:
+    """Acts as an expanded agent with given weights: exploring, in environments of its own, on the processor."""
+
+    def __init__(
+        self, config: RunConfig, schema: Schema, make_env: Callable[[], Any], seed: int, scenario: str | None
+    ) -> None:
+        self._agent = Agent(config.model, config.agent, schema).eval()
+        self._agent.expand()
+        self._schema, self._make_env, self._seed = schema, make_env, seed
+        self._info = {"behaviour": "expansion", "scenario": scenario}
+        self._envs: list[Any] = []
+
+    def __call__(self, weights: Mapping[str, torch.Tensor], seeds: Sequence[int]) -> Iterator[Episode]:
+        self._agent.load_state_dict(dict(weights))
+        while len(self._envs) < len(seeds):
+            self._envs.append(self._make_env())
+        policy = AgentPolicy(self._agent, self._schema, explore=True, seed=self._seed, frozen=True)
+        return rollout(policy, self._envs[: len(seeds)], seeds, info=self._info)
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
 
 
 def describe(config: RunConfig, schema: Schema, method: str, dataset: Mapping[str, Any], **more: Any) -> dict[str, Any]:

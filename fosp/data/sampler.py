@@ -18,7 +18,7 @@ class BatchSource(Protocol):
 
     def sample(self) -> Batch: ...
 
-    def refresh(self) -> None: ...
+    def refresh(self, episodes: int | None = None) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -57,9 +57,9 @@ class Sampler:
         self._rng = np.random.default_rng(seed)
         self._see(len(store))
 
-    def refresh(self) -> None:
-        """Sees all episodes that the store has now."""
-        self._see(len(self.store))
+    def refresh(self, episodes: int | None = None) -> None:
+        """Sees the first ``episodes`` of the store, or all that it has now."""
+        self._see(len(self.store) if episodes is None else episodes)
 
     def _see(self, episodes: int) -> None:
         self._rows = np.array([row["rows"] for row in self.store.manifest[:episodes]], np.int64)  # (episodes,)
@@ -172,9 +172,10 @@ class MixedSampler:
             self.b.fill(batch, from_a, size)
         return batch
 
-    def refresh(self) -> None:
+    def refresh(self, episodes: int | None = None) -> None:
+        """All of ``a``, and of ``b``, which grows, the first ``episodes`` or all."""
         self.a.refresh()
-        self.b.refresh()
+        self.b.refresh(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         return {"a": self.a.state_dict(), "b": self.b.state_dict()}
@@ -230,11 +231,11 @@ class Prefetcher:
         batch, self._state = item
         return batch
 
-    def refresh(self) -> None:
-        """The next batch is drawn from all episodes that there are now."""
+    def refresh(self, episodes: int | None = None) -> None:
+        """The next batch is drawn from the first ``episodes``, or from all that there are now."""
         self.close()
         self._sampler.load_state_dict(self._state)
-        self._sampler.refresh()
+        self._sampler.refresh(episodes)
         self._state = self._sampler.state_dict()
         self._start()
 

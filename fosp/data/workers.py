@@ -104,7 +104,7 @@ class _Crew:
         self._ready: set[Connection] = set()  # those that have said their schema
         self._jobs: dict[Connection, tuple[int, Job]] = {}  # (position in the plan, job)
         try:
-            with _quiet_start(workers):
+            with quiet_start(workers):
                 for _ in range(workers):
                     mine, theirs = context.Pipe()
                     process = context.Process(target=_work, args=(theirs, recipe), daemon=True)
@@ -156,9 +156,7 @@ class _Crew:
 
     def _death(self, pipe: Connection) -> UserError:
         process = self._processes[pipe]
-        process.join(5)
-        code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = how_it_ended(process)
         if pipe not in self._ready:
             return UserError(
                 f"worker process {process.pid} {how} before it was ready; see its message above, and in a script call "
@@ -189,8 +187,15 @@ class _Crew:
         self._processes = {}
 
 
+def how_it_ended(process: Any) -> str:
+    """For a sentence about a process whose pipe is closed."""
+    process.join(5)
+    code = process.exitcode or 0
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
 @contextmanager
-def _quiet_start(workers: int) -> Iterator[None]:
+def quiet_start(workers: int) -> Iterator[None]:
     """While processes start: they shall ignore Ctrl-C from their first instruction on, and share the cores.
 
     Both are inherited: the disposition of SIGINT, and the variables that thread pools read once when they are loaded.

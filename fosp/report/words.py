@@ -35,6 +35,11 @@ GROUPS = {
         "The multiplier is the price of cost: it rises while the policy is over its budget and falls again below it.",
         True,
     ),
+    "online": (
+        "Acting and learning at the same time",
+        "Updates per step, and how long one waited for the other.",
+        False,
+    ),
     "clock": ("Speed", "Gradient updates per second.", False),
 }
 

@@ -17,6 +17,8 @@ from fosp.training.interrupt import held_back
 from fosp.training.log import Run
 from fosp.types import Batch
 
+_ACTING = "acting/"  # in front of names in the state of a checkpoint
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -51,7 +53,7 @@ class Source(Protocol):
     """Gives batches of arrays, or (an encoded log) whatever the learner takes as it is."""
 
     def sample(self) -> Any: ...
-    def refresh(self) -> None: ...
+    def refresh(self, episodes: int | None = None) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -80,6 +82,7 @@ class Trainer:
         self.encoded_at: int | None = None  # updates before the second stage of pretraining, None until it begins
         self.within_update = False  # stays so where an update did not come to its end
         self._resumed: dict[str, Any] | None = None  # state of the sampler of the second stage
+        self.acting: dict[str, torch.Tensor] = {}  # weights that act where the loop was stopped, if older than learned
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
         self._elapsed_before, self._began = 0.0, time.perf_counter()
@@ -105,6 +108,7 @@ class Trainer:
             weights, tensors, numbers = found
             self.learner.load_weights(weights)
             self.learner.load_state(tensors, numbers["learner"])
+            self.acting = {name.removeprefix(_ACTING): w for name, w in tensors.items() if name.startswith(_ACTING)}
             self.encoded_at = numbers["encoded_at"]
             if self.encoded_at is not None:
                 self._resumed = numbers["sampler"]
@@ -151,10 +155,12 @@ class Trainer:
             self.run.metrics(self.learner.updates, values)
         self._sums, self._count, self._since = {}, 0, now
 
-    def save(self, **numbers: Any) -> Path:
+    def save(self, acting: Mapping[str, torch.Tensor] | None = None) -> Path:
+        """A checkpoint; ``acting``: weights by name that are in use beside those of the learner."""
         if not self.team.leads:
             return checkpoint.folder_of(self.run.checkpoints, self.learner.updates)
         tensors, learner = self.learner.state()
+        tensors = {**tensors, **{_ACTING + name: weight for name, weight in (acting or {}).items()}}
         return checkpoint.save(
             self.run.checkpoints,
             self.learner.updates,
@@ -168,15 +174,14 @@ class Trainer:
                 "encoded_at": self.encoded_at,
                 "seconds": self.seconds,
                 "elapsed": self.elapsed,
-                **numbers,
             },
             keep=self.config.keep,
         )
 
-    def save_stopped(self) -> None:
+    def save_stopped(self, acting: Mapping[str, torch.Tensor] | None = None) -> None:
         """After Ctrl-C. Where a second one broke an update off, the newest checkpoint is what a rerun goes on from."""
         if not self.within_update:
-            self.save()
+            self.save(acting)
 
     @property
     def out_of_time(self) -> bool:

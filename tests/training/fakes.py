@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import ACTIONS, SCHEMA
 from torch import Tensor
 
 from fosp.training.log import Run
 from fosp.training.offline import Source, Trainer, TrainingConfig, pretrain
-from fosp.types import Batch
+from fosp.types import Batch, Schema
 
 
 class FakeLearner:
@@ -51,7 +52,8 @@ class FakeSampler:
     """The n-th batch is full of n."""
 
     def __init__(self) -> None:
-        self.count, self.refreshed = 0, 0
+        self.count = 0
+        self.refreshed: list[int | None] = []
 
     def sample(self) -> Batch:
         self.count += 1
@@ -59,8 +61,8 @@ class FakeSampler:
         flags = np.zeros((1, 2), bool)
         return Batch({}, np.zeros((1, 2, 1), np.float32), numbers, numbers, flags, flags, flags)
 
-    def refresh(self) -> None:
-        self.refreshed += 1
+    def refresh(self, episodes: int | None = None) -> None:
+        self.refreshed.append(episodes)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count}
@@ -75,6 +77,37 @@ class FakeLatents(FakeSampler):
     def sample(self) -> Any:
         self.count += 1
         return SimpleNamespace(reward=torch.full((1, 2), 1000.0 + self.count))
+
+
+class TinyEnv:
+    """Images depend on layout, step and the last action; ends after 10 steps, layouts of odd seeds after 7."""
+
+    action_space = SimpleNamespace(low=-np.ones(ACTIONS, np.float32), high=np.ones(ACTIONS, np.float32))
+
+    @property
+    def unwrapped(self) -> TinyEnv:
+        return self
+
+    def schema(self) -> Schema:
+        return SCHEMA
+
+    def reset(self, *, seed: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self.seed, self.t, self.action = seed, 0, np.zeros(ACTIONS)
+        return self._see(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        self.t, self.action = self.t + 1, action
+        cost = float(self.t % 3 == 0)
+        return self._see(), float(action[0]), False, self.t >= 10 - 3 * (self.seed % 2), {
+            "cost": cost, "cost_hazards": cost
+        }  # fmt: skip
+
+    def close(self) -> None:
+        return None
+
+    def _see(self) -> dict[str, np.ndarray]:
+        draw = np.random.default_rng([self.seed, self.t, int(100 * (self.action[0] + 1))])
+        return {name: draw.integers(0, 256, size, np.uint8) for name, size in SCHEMA.cameras.items()}
 
 
 class FakeProgress:

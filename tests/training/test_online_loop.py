@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 from builders import AGENT, MODEL, SCHEMA, batch, copied, episode, learner, same
-from fakes import FakeLearner, FakeProgress, no_board, trainer
+from fakes import FakeLearner, FakeProgress, TinyEnv, no_board, trainer
 
-from fosp.agent.policy import AgentPolicy
 from fosp.cli import wire
 from fosp.config import to_tree
-from fosp.data.sampler import MixedSampler, Sampler
+from fosp.data.sampler import MixedSampler, Prefetcher, Sampler
 from fosp.data.store import Store
 from fosp.presets import RunConfig
 from fosp.training import checkpoint
+from fosp.training.actors import Act, Elsewhere, Here
 from fosp.training.log import Run
 from fosp.training.offline import Trainer, TrainingConfig
 from fosp.training.online import OnlineConfig, finetune
@@ -38,8 +42,9 @@ class FakeStore:
     def __init__(self) -> None:
         self.episodes: list[Episode] = []
 
-    def __len__(self) -> int:
-        return len(self.episodes)
+    @property
+    def manifest(self) -> list[dict[str, Any]]:
+        return [episode.info for episode in self.episodes]
 
     def append(self, episode: Episode) -> int:
         self.episodes.append(episode)
@@ -54,7 +59,10 @@ class FakeStore:
 
 
 class World:
-    """Acts in lockstep; ``order`` says in which order the episodes of a group end. Fails at a given agent step."""
+    """Acts in lockstep; ``order`` says in which order the episodes of a group end. Fails at a given agent step.
+
+    The first number of an episode's actions is the learner's weight that acted.
+    """
 
     def __init__(
         self, stop_at: int | None = None, order: Callable[[list[int]], list[int]] = list,
@@ -63,18 +71,25 @@ class World:
         self.groups: list[list[int]] = []
         self.steps, self.stop_at, self.order, self.error = 0, stop_at, order, error
 
-    def __call__(self, seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
+    def __call__(self, weights: Mapping[str, torch.Tensor], seeds: Sequence[int]) -> Iterator[Episode]:
         self.groups.append(list(seeds))
         for _ in range(STEPS):
-            on_step(len(seeds))
             self.steps += len(seeds)
             if self.stop_at is not None and self.steps >= self.stop_at:
                 raise self.error
         for seed in self.order(list(seeds)):
             chosen = np.array([1.0] * 3 + [0.0] * 7 + [np.nan], np.float32)
             made = episode(seed, rows=STEPS + 1)
+            made.action[0] = float(weights["weight"])
             made.diagnostics["chosen"] = chosen
             yield made
+
+    def close(self) -> None:
+        return None
+
+
+def acting(world: Act) -> Here:
+    return Here(lambda: world)
 
 
 def config(**changes: Any) -> OnlineConfig:
@@ -82,35 +97,71 @@ def config(**changes: Any) -> OnlineConfig:
 
 
 def test_updates_keep_their_ratio_to_steps(tmp_path: Path) -> None:
-    # Nothing is learned in the first group; 2 groups x 4 environments x 10 steps x 0.25 = 20 updates follow.
+    # 3 groups x 4 environments x 10 steps x 0.25 = 30 updates: none in the first round, 10 in each of the others.
     made, store, world, bar = trainer(tmp_path), FakeStore(), World(), FakeProgress()
-    path = finetune(made, world, store, range(100, 200), config(), bar)
+    path = finetune(made, acting(world), store, range(100, 200), config(), bar)
     assert world.groups == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109, 110, 111]]
-    assert made.learner.updates == 20 and int(path.name) == 20
-    assert made.sampler.refreshed == 3  # type: ignore[attr-defined]
-    assert bar.done == 12 and len(store) == 12
+    assert made.learner.updates == 30 and int(path.name) == 30
+    assert made.sampler.refreshed == [0, 4, 8, 12]  # type: ignore[attr-defined]
+    assert bar.done == 12 and len(store.episodes) == 12
 
 
-@pytest.mark.parametrize(("ratio", "updates"), [(0.1, 8), (0.03, 2), (1.0, 80), (0.0, 0)])
+@pytest.mark.parametrize(("ratio", "updates"), [(0.1, 12), (0.03, 3), (0.29, 34), (1.0, 120), (0.0, 0)])
 def test_fractions_of_updates_are_kept_for_later(tmp_path: Path, ratio: float, updates: int) -> None:
     made = trainer(tmp_path)
-    finetune(made, World(), FakeStore(), range(100, 200), config(updates_per_step=ratio), FakeProgress())
+    finetune(made, acting(World()), FakeStore(), range(100, 200), config(updates_per_step=ratio), FakeProgress())
     assert made.learner.updates == updates
 
 
+class Watched:
+    """An actor whose groups end only when they are waited for; notes what it is asked, and when."""
+
+    def __init__(self, updates: Callable[[], int]) -> None:
+        self.updates, self.asked = updates, []
+        self.seconds = 0.25
+
+    def begin(self, weights: Mapping[str, torch.Tensor], seeds: Sequence[int]) -> None:
+        self.asked.append(("begin", self.updates(), float(weights["weight"])))
+        self.group = [episode(seed, rows=STEPS + 1) for seed in seeds]
+
+    def ended(self, wait: bool) -> list[Episode]:
+        self.asked.append(("wait" if wait else "look", self.updates(), len(self.group)))
+        given = self.group if wait else self.group[:1]  # one of them after each update
+        self.group = self.group[len(given) :]
+        return given
+
+
 def test_learning_goes_on_while_acting(tmp_path: Path) -> None:
-    when: list[int] = []
-    world = World()
-    made = trainer(tmp_path, learner=FakeLearner(lambda update: when.append(world.steps)))
-    finetune(made, world, FakeStore(), range(100, 200), config(), FakeProgress())
-    assert when == list(range(40, 120, 4))  # one update in each step of 4 environments, from the second group on
+    made, weights = trainer(tmp_path), []
+    actor = Watched(lambda: made.learner.updates)
+    made.learner.during = lambda update: weights.append(float(made.learner.weight))  # type: ignore[attr-defined]
+    store = FakeStore()
+    finetune(made, actor, store, range(100, 200), config(episodes=6, envs=2, updates_per_step=0.1), FakeProgress())
+    assert actor.asked == [
+        ("begin", 0, 0.0), ("wait", 0, 2),
+        ("begin", 0, 0.0), ("look", 1, 2), ("look", 2, 1), ("wait", 2, 0),
+        ("begin", 2, weights[2]), ("look", 3, 2), ("look", 4, 1), ("wait", 4, 0),  # who acts learned a round ago
+    ]  # fmt: skip
+    assert made.learner.updates == 6 and store.seeds == list(range(100, 106))
+
+
+def test_ratio_and_waiting_are_logged(tmp_path: Path) -> None:
+    made = trainer(tmp_path, TrainingConfig(log_every=1000))
+    made.learner.during = lambda update: time.sleep(0.03)  # type: ignore[attr-defined]
+    actor = Watched(lambda: made.learner.updates)
+    finetune(made, actor, FakeStore(), range(100, 200), config(episodes=8), FakeProgress())
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["online/updates_per_step"]) for row in rows] == [(0, 0), (10, 0.25), (20, 0.25)]
+    assert all(row["online/learner_waited"] < 0.2 for row in rows)  # the episodes were there
+    assert rows[1]["online/actor_waited"] >= 10 * 0.03 - 0.25  # it says that it had acted for so long
+    assert rows[2]["online/actor_waited"] >= 10 * 0.03  # nothing to act
 
 
 def test_each_episode_is_a_row(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     store = FakeStore()
     made = trainer(tmp_path)
-    finetune(made, World(), store, range(100, 200), config(), FakeProgress(), on_episode=seen.append)
+    finetune(made, acting(World()), store, range(100, 200), config(), FakeProgress(), on_episode=seen.append)
     rows = made.run.rows("episodes.jsonl")
     assert rows == seen
     assert [row["episode"] for row in rows] == list(range(12))
@@ -125,7 +176,7 @@ def test_each_episode_is_a_row(tmp_path: Path) -> None:
 
 def test_an_uneven_last_group_is_cut_to_the_number_of_episodes(tmp_path: Path) -> None:
     world = World()
-    finetune(trainer(tmp_path), world, FakeStore(), range(100, 200), config(episodes=6), FakeProgress())
+    finetune(trainer(tmp_path), acting(world), FakeStore(), range(100, 200), config(episodes=6), FakeProgress())
     assert world.groups == [[100, 101, 102, 103], [104, 105]]
 
 
@@ -140,25 +191,25 @@ def test_minutes_of_training_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         now += 60
 
     made = trainer(tmp_path, TrainingConfig(minutes=5), FakeLearner(a_minute))
-    finetune(made, World(), FakeStore(), range(100, 200), config(), FakeProgress())
-    assert made.learner.updates == 10  # to the end of the group in which time ran out
+    finetune(made, acting(World()), FakeStore(), range(100, 200), config(), FakeProgress())
+    assert made.learner.updates == 10  # to the end of the round in which time ran out
 
 
 @pytest.mark.parametrize("stop_at", [20, 44, 60, 100])
 def test_ctrl_c_keeps_episodes_and_updates_and_a_rerun_goes_on(tmp_path: Path, stop_at: int) -> None:
     store, made = FakeStore(), trainer(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        finetune(made, World(stop_at), store, range(100, 200), config(), FakeProgress())
-    done, updates = len(store), made.learner.updates
+        finetune(made, acting(World(stop_at)), store, range(100, 200), config(), FakeProgress())
+    done, updates = len(store.episodes), made.learner.updates
     assert done == 4 * ((stop_at - 1) // 40)
     assert checkpoint.read_numbers(checkpoint.resolve(tmp_path))["learner"]["updates"] == updates
     again, bar, world = trainer(tmp_path), FakeProgress(), World()
     assert again.learner.updates == updates
-    finetune(again, world, store, range(100, 200), config(), bar)
+    finetune(again, acting(world), store, range(100, 200), config(), bar)
     assert bar.start == done and bar.done == 12 - done
     assert store.seeds == list(range(100, 112))
     assert [row["seed"] for row in again.run.rows("episodes.jsonl")] == list(range(100, 112))
-    assert again.learner.updates == 20  # as without the stop
+    assert again.learner.updates == 30  # as without the stop
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -172,7 +223,8 @@ def test_ctrl_c_in_an_update_leaves_an_exact_state(tmp_path: Path, times: int) -
     store, learner = FakeStore(), FakeLearner(press)
     try:
         with pytest.raises(KeyboardInterrupt):
-            finetune(trainer(tmp_path, learner=learner), World(), store, range(100, 200), config(), FakeProgress())
+            made = trainer(tmp_path, learner=learner)
+            finetune(made, acting(World()), store, range(100, 200), config(), FakeProgress())
     finally:
         signal.signal(signal.SIGINT, before)
     saved = checkpoint.read_numbers(checkpoint.resolve(tmp_path))["learner"]["updates"]
@@ -185,21 +237,23 @@ def test_after_a_crash_the_ratio_of_updates_to_steps_is_kept(tmp_path: Path, sto
     store = FakeStore()
     rare = config(save_every=100)
     with pytest.raises(RuntimeError):
-        finetune(trainer(tmp_path), World(stop_at, error=RuntimeError), store, range(100, 200), rare, FakeProgress())
+        crash = acting(World(stop_at, error=RuntimeError))
+        finetune(trainer(tmp_path), crash, store, range(100, 200), rare, FakeProgress())
     again = trainer(tmp_path)
     assert again.learner.updates == 0
-    finetune(again, World(), store, range(100, 200), rare, FakeProgress())
+    finetune(again, acting(World()), store, range(100, 200), rare, FakeProgress())
     assert store.seeds == list(range(100, 112))
-    assert again.learner.updates == 20
+    assert again.learner.updates == 30
 
 
 def test_steps_are_counted_where_episodes_end_early(tmp_path: Path) -> None:
-    def act(seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
-        yield from (episode(seed, rows=2 + seed) for seed in seeds)
+    class Short(World):
+        def __call__(self, weights: Mapping[str, torch.Tensor], seeds: Sequence[int]) -> Iterator[Episode]:
+            yield from (episode(seed, rows=2 + seed) for seed in seeds)
 
     made, store = trainer(tmp_path), FakeStore()
     for episodes in (2, 4):  # the second time a run that goes on
-        finetune(trainer(tmp_path), act, store, range(4), config(episodes=episodes, envs=2), FakeProgress())
+        finetune(trainer(tmp_path), acting(Short()), store, range(4), config(episodes=episodes, envs=2), FakeProgress())
     assert [row["env_steps"] for row in made.run.rows("episodes.jsonl")] == [1, 3, 6, 10]
 
 
@@ -213,9 +267,9 @@ def test_a_stop_between_two_episodes_of_a_group_repeats_no_layout(tmp_path: Path
 
     backwards = World(order=lambda seeds: seeds[::-1])
     with pytest.raises(KeyboardInterrupt):
-        finetune(made, backwards, store, range(100, 200), config(), FakeProgress(), on_episode=stop)
-    assert len(store) == 6
-    finetune(trainer(tmp_path), backwards, store, range(100, 200), config(), FakeProgress())
+        finetune(made, acting(backwards), store, range(100, 200), config(), FakeProgress(), on_episode=stop)
+    assert len(store.episodes) == 6
+    finetune(trainer(tmp_path), acting(backwards), store, range(100, 200), config(), FakeProgress())
     assert sorted(store.seeds) == list(range(100, 112))
 
 
@@ -231,33 +285,33 @@ def test_a_crash_before_the_row_of_an_episode_leaves_it_with_one(tmp_path: Path,
 
     made.run.append = crash  # type: ignore[method-assign]
     with pytest.raises(MemoryError):
-        finetune(made, World(), store, range(100, 200), config(), FakeProgress())
+        finetune(made, acting(World()), store, range(100, 200), config(), FakeProgress())
     assert len(store) == at + 1  # the episode is there
     again, world = trainer(tmp_path / "run"), World()
-    finetune(again, world, store, range(100, 200), config(), FakeProgress())
+    finetune(again, acting(world), store, range(100, 200), config(), FakeProgress())
     rows = again.run.rows("episodes.jsonl")
     assert [row["seed"] for row in rows] == [row["seed"] for row in store.manifest] == list(range(100, 112))
     assert [row["episode"] for row in rows] == list(range(12))
     assert [row["env_steps"] for row in rows] == [STEPS * k for k in range(1, 13)]
     assert [row["return"] for row in rows] == pytest.approx([row["return"] for row in store.manifest])
-    assert [row["chosen_online"] is None for row in rows] == [index == at for index in range(12)]
+    assert [row["chosen_online"] for row in rows] == pytest.approx([0.3] * 12)  # its group was acted again
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     store = FakeStore()
-    path = finetune(trainer(tmp_path), World(), store, range(100, 200), config(), FakeProgress())
+    path = finetune(trainer(tmp_path), acting(World()), store, range(100, 200), config(), FakeProgress())
     world = World()
-    assert finetune(trainer(tmp_path), world, store, range(100, 200), config(), FakeProgress()) == path
-    assert world.groups == [] and len(store) == 12
+    assert finetune(trainer(tmp_path), acting(world), store, range(100, 200), config(), FakeProgress()) == path
+    assert world.groups == [] and len(store.episodes) == 12
 
 
 def test_checkpoints_come_every_so_many_episodes(tmp_path: Path) -> None:
     saved: list[int] = []
     made = trainer(tmp_path)
     original = made.save
-    made.save = lambda **numbers: saved.append(len(store)) or original(**numbers)  # type: ignore[method-assign,func-returns-value]
+    made.save = lambda *given: saved.append(len(store.episodes)) or original(*given)  # type: ignore[method-assign,func-returns-value]
     store = FakeStore()
-    finetune(made, World(), store, range(100, 200), config(episodes=24, save_every=8), FakeProgress())
+    finetune(made, acting(World()), store, range(100, 200), config(episodes=24, save_every=8), FakeProgress())
     assert saved == [8, 16, 24, 24]
 
 
@@ -275,46 +329,106 @@ def offline_checkpoint(folder: Path) -> Path:
     return checkpoint.save(folder, made.updates, facts, made.weights(), *made.state())
 
 
-def acting(agent: Any) -> Callable[[Sequence[int], Callable[[int], None]], Iterator[Episode]]:
-    """Acts with the expanded policy on pictures that mean nothing."""
+@dataclass
+class Tuned:
+    """Fine-tuning in ``folder``, or the rest of it where that holds a checkpoint, as a new process does it."""
 
-    def act(seeds: Sequence[int], on_step: Callable[[int], None]) -> Iterator[Episode]:
-        policy = AgentPolicy(agent, SCHEMA, explore=True, seed=seeds[0])
-        carry = policy.initial(len(seeds))
-        made = [episode(seed, rows=STEPS + 1) for seed in seeds]
-        for t in range(STEPS):
-            seen = {name: np.stack([e.images[name][t] for e in made]) for name in SCHEMA.cameras}
-            action, carry = policy.act(carry, seen)
-            for row, e in enumerate(made):
-                e.action[t] = action[row]
-            on_step(len(seeds))
-        yield from made
+    folder: Path
+    source: Path
+    config: OnlineConfig = OnlineConfig(episodes=6, envs=2, updates_per_step=0.2, save_every=4)
+    place: type[Here] | type[Elsewhere] = Here
+    stop_at_update: int = 0
+    stop_at_episode: int = 0
+    error: type[BaseException] = KeyboardInterrupt
 
-    return act
+    def run(self) -> Tuned:
+        agent, facts = wire.load_agent(self.source)
+        settings = RunConfig(model=MODEL, agent=AGENT, online=self.config)
+        self.learner = wire.build_expansion(agent, settings, torch.device("cpu"))
+        torch.manual_seed(next(PROCESSES))  # no process has the global generator of another
+        episodes, log = self.folder / "episodes", Store.create(self.folder / next(LOGS), SCHEMA)
+        log.append(episode(50))
+        store = Store.open(episodes, append=True) if episodes.exists() else Store.create(episodes, SCHEMA)
+        samplers = Sampler(log, 2, 6, 0), Sampler(store, 2, 6, 1)
+        run = Run(self.folder / "run")
+        run.begin("", {})
+        sampler = Prefetcher(MixedSampler(*samplers, 0.5))
+        tuning = Trainer(self.learner, sampler, run, TrainingConfig(), "cpu", {**facts, "expanded": True})
+        tuning.resume()
+        step = tuning.step
+
+        def stop(now: int, at: int) -> None:
+            if now == at:
+                raise self.error
+
+        tuning.step = lambda: step() or stop(self.learner.updates, self.stop_at_update)  # type: ignore[method-assign]
+        seen = lambda row: stop(row["episode"] + 1, self.stop_at_episode)  # noqa: E731
+        actor = self.place(partial(wire.OnlineActing, settings, SCHEMA, TinyEnv, 0, None))
+        try:
+            self.path = finetune(tuning, actor, store, range(9, 20), self.config, FakeProgress(), seen)
+        finally:
+            for used in (actor, sampler, store):
+                used.close()
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """The same weights, optimisers and episodes, to the bit."""
+        assert isinstance(other, Tuned)
+        stores = [Store.open(run.folder / "episodes") for run in (self, other)]
+        parts = ("policy/model", "training_state/state")
+        return stores[0].hash == stores[1].hash and all(
+            same(checkpoint.read_tensors(self.path, part), checkpoint.read_tensors(other.path, part)) for part in parts
+        )
+
+
+PROCESSES, LOGS = count(1000), (f"log{n}" for n in count())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return offline_checkpoint(tmp_path_factory.mktemp("offline"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Tuned:
+    with pytest.MonkeyPatch.context() as patch:
+        no_board(patch)
+        return Tuned(tmp_path_factory.mktemp("whole"), source).run()
+
+
+def test_acting_meanwhile_or_in_turn_is_the_same_run(tmp_path: Path, source: Path, whole: Tuned) -> None:
+    meanwhile = Tuned(tmp_path / "meanwhile", source, place=Elsewhere).run()
+    assert meanwhile.learner.updates == 10 and meanwhile == whole
+    other = Tuned(tmp_path / "other", source, replace(whole.config, updates_per_step=0.3)).run()
+    assert other != whole
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize(
+    "moment",
+    [{"stop_at_episode": n} for n in (1, 2, 3)] + [{"stop_at_update": n} for n in (1, 4, 10)],
+    ids=str,
+)
+def test_a_stopped_run_ends_as_one_that_was_not(
+    tmp_path: Path, source: Path, whole: Tuned, moment: dict[str, Any], error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        Tuned(tmp_path / "cut", source, **moment, error=error).run()
+    assert Tuned(tmp_path / "cut", source).run() == whole
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_1_online_training_moves_the_trained_policy_and_never_the_frozen_one(tmp_path: Path, fresh: bool) -> None:
-    source = offline_checkpoint(tmp_path / "offline")
-    agent, facts = wire.load_agent(source)
-    settings = RunConfig(
-        model=MODEL, agent=AGENT, online=OnlineConfig(episodes=6, envs=2, updates_per_step=0.2, fresh_actor=fresh)
-    )
-    made = wire.build_expansion(agent, settings, torch.device("cpu"))
-    store = Store.create(tmp_path / "episodes", SCHEMA)
-    log = Store.create(tmp_path / "log", SCHEMA)
-    log.append(episode(50))
-    sampler = MixedSampler(Sampler(log, 2, 6, 0), Sampler(store, 2, 6, 1), 0.5)
-    run = Run(tmp_path / "run")
-    run.begin("", {})
-    tuning = Trainer(made, sampler, run, TrainingConfig(), "cpu", {**facts, "expanded": True})
-    tuning.resume()
-    path = finetune(tuning, acting(made.agent), store, range(6), settings.online, FakeProgress())
+def test_1_online_training_moves_the_trained_policy_and_never_the_frozen_one(
+    tmp_path: Path, source: Path, fresh: bool
+) -> None:
+    config = OnlineConfig(episodes=6, envs=2, updates_per_step=0.2, fresh_actor=fresh)
+    run = Tuned(tmp_path, source, config).run()
+    made, path = run.learner, run.path
 
     def named(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
 
-    assert made.updates == 8
+    assert made.updates == 10
     offline = named("actor.", checkpoint.read_tensors(source, "policy/model"))
     loaded = wire.load_agent(path)[0].state_dict()
     for weights in (made.weights(), checkpoint.read_tensors(path, "policy/model"), loaded):

@@ -11,32 +11,34 @@ from typing import Any
 import tyro
 
 #: What is measured, in this order.
-WORDS = ("train", "act", "env", "data")
+WORDS = ("train", "act", "env", "data", "online")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure updates of the learner, acting, the environment and the data path. With no word all of them, briefly.
+    """Measure updates of the learner, acting, the environment, the data path, and learning beside acting. With no word
+    all of them, briefly.
 
-    Each measurement of train, act and data runs in a fresh process of its own, so that its peak memory is its own.
+    Each measurement of train, act, data and online runs in a fresh process of its own, whose peak memory
+    nobody shares.
     """
 
     what: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Any of train, act, env, data."""
+    """Any of train, act, env, data, online."""
     preset: tuple[str, ...] = ()
-    """Presets: by default laptop, tiny and small for train, small and paper for act, tiny for data."""
+    """Presets: by default laptop, tiny and small for train, small and paper for act, tiny for data and online."""
     precision: tuple[str, ...] = ("auto",)
     """Precisions of train: float32, bfloat16, auto."""
     set: tuple[str, ...] = ()
-    """Changes of the configuration of train and data, as a.b=c."""
+    """Changes of the configuration of train, data and online, as a.b=c."""
     device: str = "auto"
-    """Device of train and act: cpu, cuda or auto."""
+    """Device of train, act and the learner of online: cpu, cuda or auto."""
     repeats: int = 5
     """Timed repeats after warm-up; their median and range are told."""
     seconds: float = 2.0
     """Least duration of a repeat."""
     task: str = "SafetyPointGoal1"
-    """Registered task of env."""
+    """Registered task of env and online."""
     episodes: tuple[int, ...] = (100, 1000, 10_000, 100_000)
     """Numbers of episodes over which data measures the cost of a batch."""
     gigabytes: float = 0.0
@@ -44,7 +46,7 @@ class Options:
     limit_gb: float = 0.0
     """Memory, page cache included, that the system allows while learning from that store, 0 for all there is."""
     folder: Path | None = None
-    """Where data puts its stores while it runs; the system's place for temporary files by default."""
+    """Where data and online put their stores while they run; the system's place for temporary files by default."""
     plot: Path | None = None
     """PNG that gets the cost of a batch against the number of episodes."""
     json: Path | None = None

@@ -218,5 +218,5 @@ class _Forgetful:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sampler.load_state_dict(state)
 
-    def refresh(self) -> None:
-        self._sampler.refresh()
+    def refresh(self, episodes: int | None = None) -> None:
+        self._sampler.refresh(episodes)
