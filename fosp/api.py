@@ -33,8 +33,7 @@ from fosp.cli.progress import Progress
 from fosp.data.collect import collect as run_collection
 from fosp.data.collect import default_plan
 from fosp.data.episode import summary
-from fosp.data.rollout import rollout
-from fosp.data.sampler import BatchSource, MixedSampler, Prefetcher, Sampler
+from fosp.data.sampler import MixedSampler, Sampler
 from fosp.data.store import Store
 from fosp.evaluation.document import save as save_document
 from fosp.evaluation.evaluate import Recording
@@ -46,7 +45,7 @@ from fosp.training.actors import Elsewhere, Here
 from fosp.training.log import Run
 from fosp.training.offline import Trainer
 from fosp.training.online import finetune as run_finetuning
-from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Schema, UserError, unknown
+from fosp.types import HELD_OUT_SEEDS, ONLINE_SEEDS, Episode, Schema, UserError, unknown
 
 if TYPE_CHECKING:
     from fosp.envs import Scenario  # MuJoCo is slow to import, and pretraining knows no environment
@@ -119,18 +118,21 @@ def pretrain(
     method: str = "fosp",
     model_from: PathLike | None = None,
     device: str = "auto",
+    precision: str | None = None,
+    compile: bool | None = None,
 ) -> Path:
     """Learn from a log alone; no environment exists while this runs. Returns the last checkpoint.
 
     ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint,
-    frozen, and its sizes. Where torchrun has started several processes that call this, each learns from its share of
-    every batch (``training.batch`` is that of all), and the result is that of one process.
+    frozen, and its sizes. ``precision`` and ``compile`` stand for the settings training.precision and training.compile;
+    the reference is "float32" and False. Where torchrun has started several processes that call this, each learns from
+    its share of every batch (``training.batch`` is that of all), and the result is that of one process.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     if model_from is not None and method != "cloning":
         raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
-    settings = resolve(preset, os.fspath(config) if config else None, overrides)
+    settings = resolve(preset, os.fspath(config) if config else None, [*overrides, *_computing(precision, compile)])
     limits.check(settings)
     limits.check_shared(settings, parallel.world_size())
     store = _log_to_learn_from(data)
@@ -152,7 +154,8 @@ def pretrain(
         learner.agent.team = team
         run = Run(out)
         _begin(run, settings, store, {"kind": METHODS[method], **about, "model_from": source}, team)
-        sampler = Prefetcher(Sampler(store, training.batch, training.length, settings.seed, team.own(training.batch)))
+        drawn = Sampler(store, training.batch, training.length, settings.seed, team.own(training.batch))
+        sampler = wire.source_of(drawn, picked)
         trainer = Trainer(learner, sampler, run, training, picked, described, team)
         trainer.resume()
         encode = partial(wire.encode_log, learner, store, settings)
@@ -171,6 +174,12 @@ def _begin(run: Run, settings: RunConfig, store: Store, facts: Mapping[str, Any]
             _check_content(store)
     team.same(f"the hash of dataset {store.path}", store.hash)
     team.same("the hash of the configuration", hashlib.sha256(text.encode()).hexdigest())
+
+
+def _computing(precision: str | None, compiled: bool | None) -> list[str]:
+    """Overrides that stand for two arguments, where they are given."""
+    given = {"precision": precision, "compile": compiled}
+    return [f"training.{name}={value}" for name, value in given.items() if value is not None]
 
 
 def _log_to_learn_from(data: PathLike) -> Store:
@@ -250,6 +259,8 @@ def finetune(
     seed: int = 0,
     quality: str = "fast",
     device: str = "auto",
+    precision: str | None = None,
+    compile: bool | None = None,
     compare: bool = True,
     workers: int | None = None,
 ) -> Path:
@@ -271,7 +282,7 @@ def finetune(
     base = mechanism.from_tree(RunConfig(), facts["config"])
     base = replace(base, training=replace(base.training, minutes=0.0))  # the time that pretraining had is not for this
     base = mechanism.load(os.fspath(config), base) if config else base
-    settings = mechanism.override(base, overrides)
+    settings = mechanism.override(base, [*overrides, *_computing(precision, compile)])
     limits.check(settings)
     task = find_task(task or schema.task).id
     seeds = _layouts(ONLINE_SEEDS, seed, settings.online.episodes)
@@ -290,11 +301,12 @@ def finetune(
     run.begin(mechanism.to_yaml(settings), {**about, **pinned})
     store = _online_store(run, schema, scenario)
     training = settings.training
-    sampler: BatchSource = MixedSampler(
+    mixed = MixedSampler(
         Sampler(log, training.batch, training.length, settings.seed),
         Sampler(store, training.batch, training.length, settings.seed + 1),
         settings.online.offline_share,
     )
+    sampler = wire.source_of(mixed, picked)
     described = wire.describe(
         settings, schema, "fosp", dataset, expanded=True, scenario=scenario, suite_hash=digest, suites=_suites(task)
     )
@@ -308,6 +320,7 @@ def finetune(
             path = run_finetuning(trainer, actor, store, seeds, settings.online, lambda start: _Borrowed(bar))
     finally:
         actor.close()
+        sampler.close()
         store.close()
     if compare:
         _compare_frozen(run, source, make_env, [row["seed"] for row in run.rows("episodes.jsonl")], workers)

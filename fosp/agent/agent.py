@@ -144,11 +144,13 @@ class Dream:
         return torch.cat([torch.ones_like(self.proceed[:1]), self.proceed[1:-1]]).detach().cumprod(0)
 
 
-def dream(agent: Agent, start: Latent, generator: torch.Generator) -> Dream:
+def dream(
+    agent: Agent, start: Latent, generator: torch.Generator, roll: Callable[..., Dream] | None = None
+) -> Dream:  # fmt: skip
     """Roll the trained actor out in the model, which is a constant; a share of the starts tries a uniform first action.
 
     Gradients reach the policy through the model's dynamics. As in the family (arXiv 2010.02193, sec. 2.3) the policy's
-    input is a constant too, so that each action answers for what follows it.
+    input is a constant too, so that each action answers for what follows it. ``roll`` is ``roll_out``, or it compiled.
     """
     config, device, team = agent.config, start.h.device, agent.team
     count, size = team.size * start.h.shape[0], agent.model.actions
@@ -156,16 +158,26 @@ def dream(agent: Agent, start: Latent, generator: torch.Generator) -> Dream:
     normal = team.share(torch.randn(config.horizon, count, size, generator=generator, device=device), 1)
     uniform = team.share(torch.rand(count, size, generator=generator, device=device) * 2 - 1)
     exploring = team.share(torch.arange(count, device=device) < round(config.explore_first * count))
+    with constant(agent.model), torch.set_grad_enabled(config.actor_scales.dynamics != 0):
+        return (roll or roll_out)(agent, start, noise, normal, uniform, exploring)
+
+
+def roll_out(
+    agent: Agent, start: Latent, noise: Tensor, normal: Tensor, uniform: Tensor, exploring: Tensor
+) -> Dream:  # fmt: skip
+    """The dream that follows from N starts and from random numbers.
+
+    start (N, ...), Gumbel noise (H, N, S, K), normal (H, N, A), first actions (N, A) of those that explore (N,).
+    """
 
     def choose(features: Tensor, k: int) -> Tensor:
         action = agent.actor.sample(features.detach(), normal[k])
         return torch.where(exploring.unsqueeze(-1), uniform, action) if k == 0 else action
 
     model = agent.model
-    with constant(model), torch.set_grad_enabled(config.actor_scales.dynamics != 0):
-        states, action = model.imagine(start, choose, config.horizon, noise)
-        features = states.features
-        heads = (model.reward(features), model.cost(features), model.continues(features))
+    states, action = model.imagine(start, choose, agent.config.horizon, noise)
+    features = states.features
+    heads = (model.reward(features), model.cost(features), model.continues(features))
     return Dream(features, action, *heads, exploring)
 
 
@@ -333,9 +345,16 @@ class Learner:
         seed: int,
         device: torch.device | str = "cpu",
         autocast: Callable[[], AbstractContextManager] = nullcontext,
+        compiled: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
+        """``compiled`` makes of each function that computes losses a faster one; None leaves them as they stand."""
         self.agent, self.config, self.autocast = agent.to(device), optimiser, autocast
         self.device = torch.device(device)
+        losses = model_loss, ahead_loss, roll_out, critic_losses, actor_losses
+        self.model_loss, self.ahead_loss, self.roll_out, self.critic_losses, self.actor_losses = (
+            losses if compiled is None else map(compiled, losses)
+        )
+        self.compiled = compiled is not None
         self.generator = torch.Generator(self.device).manual_seed(seed)
         rates = {"model": optimiser.model_rate, "critics": optimiser.critic_rate, "actor": optimiser.actor_rate}
         self.groups = agent.groups()
@@ -351,6 +370,10 @@ class Learner:
 
         An encoded batch holds states instead of images: the world model stays as it is, all else learns.
         """
+        if (
+            self.compiled and self.device.type == "cuda"
+        ):  # what the CUDA graphs of the update before have returned is not needed any more
+            torch.compiler.cudagraph_mark_step_begin()
         if isinstance(batch, EncodedBatch):
             metrics = self._update_policy(batch.latents, batch.batch)
             self.updates += 1
@@ -363,12 +386,12 @@ class Learner:
         shape = (sequences, time, agent.model.config.groups, agent.model.config.classes)
         noise = team.share(gumbel(shape, self.generator, self.device))
         with self.autocast():
-            losses, latents = model_loss(
+            losses, latents = self.model_loss(
                 agent.model, stack_cameras(batch), batch.action, batch.reward, batch.cost, batch.is_first,
                 batch.is_terminal, noise,
             )  # fmt: skip
             rows, drawn, weight = self._look_ahead(batch)
-            ahead = ahead_loss(
+            ahead = self.ahead_loss(
                 agent.model, latents, batch.action, batch.reward, batch.cost, batch.is_first, rows, drawn
             )
             losses |= {name: weight * loss for name, loss in ahead.items()}
@@ -392,15 +415,15 @@ class Learner:
         agent, config = self.agent, self.agent.config
         features = latents.features
         with self.autocast():
-            dreamt = dream(agent, self._starts(latents, batch), self.generator)
-            losses = critic_losses(agent, features, batch, dreamt.detach())
+            dreamt = dream(agent, self._starts(latents, batch), self.generator, self.roll_out)
+            losses = self.critic_losses(agent, features, batch, dreamt.detach())
             total = weighted_sum(losses, config.critic_scales)
         metrics = {f"critic/{name}": loss.mean() for name, loss in losses.items()}
         metrics["critic/grad_norm"] = self._step("critics", total)
         agent.constraint.update(self._cost_per_episode(dreamt))
         normal = self._sample_noise(batch, dreamt)
         with self.autocast():
-            losses, seen = actor_losses(agent, features, batch, dreamt, normal)
+            losses, seen = self.actor_losses(agent, features, batch, dreamt, normal)
             total = weighted_sum(losses, config.actor_scales)
         metrics |= {f"actor/{name}": loss.mean() for name, loss in losses.items()}
         metrics["actor/grad_norm"] = self._step("actor", total)

@@ -30,6 +30,12 @@ class Options:
     """Rendering: fast or faithful."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto."""
+    precision: str | None = None
+    """float32, bfloat16, or auto: bfloat16 where the hardware has it; none is what the configuration says."""
+    compile: bool = False
+    """Compile what computes losses, which takes a minute or more; on a GPU this is the default."""
+    no_compile: bool = False
+    """Do not compile on a GPU either."""
     no_compare: bool = False
     """Do not run the frozen offline policy on the same layouts afterwards."""
     workers: int | None = None
@@ -38,9 +44,11 @@ class Options:
 
 def run(options: Options) -> int:
     from fosp import api
+    from fosp.cli.options import one_of
     from fosp.cli.tables import learning_table, show
 
     values = vars(options).copy()
+    values["compile"] = one_of(values, "compile", "no_compile")
     checkpoint, out = values.pop("checkpoint"), values.pop("out")
     compare = not values.pop("no_compare")
     path = api.finetune(checkpoint, out, overrides=values.pop("set"), compare=compare, **values)

@@ -38,6 +38,14 @@ def parse(options: type[O], words: Sequence[str], prog: str) -> O:
         return tyro.cli(options, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
 
 
+def one_of(values: dict[str, Any], yes: str, no: str) -> bool | None:
+    """What a pair of flags says, both taken out of ``values``; None where neither is given, UserError for both."""
+    chosen, refused = values.pop(yes), values.pop(no)
+    if chosen and refused:
+        raise UserError(f"{_flag(yes)} and {_flag(no)} are given; leave one of them out")
+    return True if chosen else False if refused else None
+
+
 def _join_repeats(options: type, words: Sequence[str]) -> list[str]:
     """``--set a=1 --set b=2`` as ``--set a=1 b=2`` for every option that takes several values.
 

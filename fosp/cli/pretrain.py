@@ -29,13 +29,21 @@ class Options:
     """With cloning: take the trained world model of this checkpoint, frozen."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto."""
+    precision: str | None = None
+    """float32, bfloat16, or auto: bfloat16 where the hardware has it; none is what the configuration says."""
+    compile: bool = False
+    """Compile what computes losses, which takes a minute or more; on a GPU this is the default."""
+    no_compile: bool = False
+    """Do not compile on a GPU either."""
 
 
 def run(options: Options) -> int:
     from fosp import api
+    from fosp.cli.options import one_of
     from fosp.parallel import leads
 
     values = vars(options).copy()
+    values["compile"] = one_of(values, "compile", "no_compile")
     path = api.pretrain(values.pop("data"), values.pop("out"), overrides=values.pop("set"), **values)
     if leads():
         print(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,17 +15,20 @@ import numpy as np
 import torch
 
 from fosp import config as mechanism
+from fosp import parallel
 from fosp.agent.actor import Actor
 from fosp.agent.agent import Agent, Learner
 from fosp.agent.encoded import EncodedLog
 from fosp.agent.mirror import mirrored
 from fosp.agent.policy import AgentPolicy
 from fosp.data.rollout import rollout
+from fosp.data.sampler import MixedSampler, Prefetcher, Sampler
 from fosp.data.store import Store
 from fosp.parallel import local_device
 from fosp.presets import RunConfig
 from fosp.training import checkpoint
-from fosp.training.offline import to_tensors
+from fosp.training.offline import pinned, to_tensors
+from fosp.training.resident import Resident, fits
 from fosp.types import Batch, Episode, Schema, UserError
 
 if TYPE_CHECKING:
@@ -60,6 +64,35 @@ def pick_autocast(precision: str, device: torch.device) -> Callable[[], Abstract
     return nullcontext
 
 
+def pick_compiler(
+    chosen: bool | None, device: torch.device
+) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:  # fmt: skip
+    """The one place that decides on compiling: None leaves functions as they are, and is the choice on a processor.
+
+    On a GPU each function becomes a CUDA graph: all shapes are static, and random numbers are drawn outside. Processes
+    that learn together exchange tensors in the midst of it, and do without.
+    """
+    shared = parallel.world_size() > 1
+    if not (device.type == "cuda" and not shared if chosen is None else chosen):
+        return None
+    if shared:
+        raise UserError("--compile does not go with several processes under torchrun; leave it out, or start one")
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise UserError("--compile needs a C++ compiler, and there is no g++ (nor a CXX that is one); leave it out")
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return partial(torch.compile, fullgraph=True, dynamic=False, mode=mode)
+
+
+def source_of(sampler: Sampler | MixedSampler, device: torch.device) -> Resident | Prefetcher:
+    """What gives the batches of ``sampler`` soonest: the GPU's own memory where the log fits, else the next one ready.
+
+    A mixed sampler draws from episodes that are still to come, which do not lie on the GPU.
+    """
+    if isinstance(sampler, Sampler) and fits(sampler.store, device):
+        return Resident(sampler, device)
+    return Prefetcher(sampler, prepare=pinned) if device.type == "cuda" else Prefetcher(sampler)
+
+
 def fit_whitening(agent: Agent, store: Store, seed: int, frames: int = 200) -> None:
     """Colour statistics of the log, from ``frames`` random rows of it."""
     strength = agent.model.config.whitening
@@ -83,7 +116,8 @@ def build_learner(config: RunConfig, schema: Schema, device: torch.device) -> Le
 
 def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
     autocast = pick_autocast(config.training.precision, device)
-    return Learner(agent, config.optimiser, config.seed, device, autocast)
+    compiled = pick_compiler(config.training.compile, device)
+    return Learner(agent, config.optimiser, config.seed, device, autocast, compiled)
 
 
 def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8) -> EncodedLog:
@@ -130,7 +164,8 @@ def build_cloning(
         agent = Agent(config.model, config.agent, store.schema)
         agent.model.load_state_dict(trained.model.state_dict())
     autocast = pick_autocast(config.training.precision, device)
-    return CloningLearner(agent, config.optimiser, config.seed, device, autocast), config
+    compiled = pick_compiler(config.training.compile, device)
+    return CloningLearner(agent, config.optimiser, config.seed, device, autocast, compiled), config
 
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ class BatchSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Rows begin..stop of a window of the batch are those of ``episode`` from ``start`` on."""
 
     window: int
@@ -73,9 +73,13 @@ class Sampler:
     def sample(self) -> Batch:
         """The next batch: contiguous arrays (B, T, ...). Raises UserError where there is no episode."""
         batch = self.empty(self.own.stop - self.own.start)
-        pieces = [piece for piece in self._draw(0, self.batch_size) if self.own.start <= piece.window < self.own.stop]
-        self._read(batch, [piece._replace(window=piece.window - self.own.start) for piece in pieces])
+        self._read(batch, self.draw())
         return batch
+
+    def draw(self) -> list[Piece]:
+        """What the windows of the next batch consist of; the sampler then stands where ``sample`` would leave it."""
+        pieces = [piece for piece in self._draw(0, self.batch_size) if self.own.start <= piece.window < self.own.stop]
+        return [piece._replace(window=piece.window - self.own.start) for piece in pieces]
 
     def empty(self, size: int) -> Batch:
         """A batch of ``size`` windows whose content is not set yet."""
@@ -94,13 +98,13 @@ class Sampler:
         """Draws windows low..high of ``batch``."""
         self._read(batch, list(self._draw(low, high)))
 
-    def _read(self, batch: Batch, pieces: list[_Piece]) -> None:
+    def _read(self, batch: Batch, pieces: list[Piece]) -> None:
         for piece in pieces:
             self.store.expect(piece.episode, piece.start, piece.start + piece.stop - piece.begin)
         for piece in pieces:
             self._copy(batch, piece)
 
-    def _draw(self, low: int, high: int) -> Iterator[_Piece]:
+    def _draw(self, low: int, high: int) -> Iterator[Piece]:
         """What windows low..high consist of, in order."""
         if self.episodes == 0:
             raise UserError(f"dataset {self.store.path} holds no episodes; collect some first")
@@ -115,11 +119,11 @@ class Sampler:
                 piece = self._piece(window, piece.stop, episode, 0)
                 yield piece
 
-    def _piece(self, window: int, begin: int, episode: int, start: int) -> _Piece:
+    def _piece(self, window: int, begin: int, episode: int, start: int) -> Piece:
         """What ``episode`` has from row ``start`` on, as far as there is room in the window."""
-        return _Piece(window, begin, min(self.length, begin + int(self._rows[episode]) - start), episode, start)
+        return Piece(window, begin, min(self.length, begin + int(self._rows[episode]) - start), episode, start)
 
-    def _copy(self, batch: Batch, piece: _Piece) -> None:
+    def _copy(self, batch: Batch, piece: Piece) -> None:
         into = piece.window, slice(piece.begin, piece.stop)
         flags = np.empty((piece.stop - piece.begin, 3), bool)
         arrays = {name: images[into] for name, images in batch.images.items()}
@@ -192,9 +196,11 @@ class Prefetcher:
     that lie ready, and ``refresh`` throws the latter away. From construction to ``close`` the sampler belongs to it.
     """
 
-    def __init__(self, sampler: BatchSource, ahead: int = 1) -> None:
-        """``ahead``: batches that may lie ready beside the one in preparation."""
-        self._sampler = sampler
+    def __init__(
+        self, sampler: BatchSource, ahead: int = 1, prepare: Callable[[Batch], Batch] = lambda batch: batch
+    ) -> None:
+        """``ahead``: batches that may lie ready beside the one in preparation; ``prepare`` is done to each of them."""
+        self._sampler, self._prepare = sampler, prepare
         self._state = sampler.state_dict()
         self._ahead = ahead
         self._start()
@@ -208,7 +214,7 @@ class Prefetcher:
     def _work(self, stop: threading.Event, ready: queue.Queue[Any]) -> None:
         while not stop.is_set():
             try:
-                item: Any = (self._sampler.sample(), self._sampler.state_dict())
+                item: Any = (self._prepare(self._sampler.sample()), self._sampler.state_dict())
             except BaseException as error:  # handed to the thread that asks for the batch
                 item = error
             while not stop.is_set():

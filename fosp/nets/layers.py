@@ -61,14 +61,19 @@ class EnsembleMLP(nn.Module):
                 nn.init.trunc_normal_(weight, std=1.0 / math.sqrt(weight.shape[1]))
             self.weights[-1].mul_(out_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, constant: bool = False) -> Tensor:
+        """``constant``: gradients reach ``x``, never the weights."""
+        weights, gains, offsets, (bias,) = (
+            [p.detach() if constant else p for p in part]
+            for part in (self.weights, self.gains, self.offsets, (self.bias,))
+        )
         # All members read the same input: their first layers are one matrix product.
-        first = self.weights[0]  # (M, inputs, units)
+        first = weights[0]  # (M, inputs, units)
         y = (x @ first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1)).transpose(0, 1)  # (M, N, units)
-        for weight, gain, offset in zip(self.weights[1:], self.gains, self.offsets, strict=True):
+        for weight, gain, offset in zip(weights[1:], gains, offsets, strict=True):
             y = nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3) * gain + offset
             y = torch.bmm(nn.functional.silu(y), weight)  # (M, N, units), in the end (M, N, outputs)
-        return y + self.bias
+        return y + bias
 
 
 class GRUCell(nn.Module):
@@ -101,6 +106,8 @@ def frozen_copy(module: M) -> M:
 
 def call_frozen(module: nn.Module, *args: Tensor) -> Tensor:
     """Apply a module with its present weights as constants: gradients reach the inputs, never the weights."""
+    if isinstance(module, EnsembleMLP):  # a functional call of parameter lists cannot be compiled
+        return module(*args, constant=True)
     return functional_call(module, {k: v.detach() for k, v in module.named_parameters()}, args)
 
 

@@ -31,6 +31,7 @@ class TrainingConfig:
     # updates, acting, encoding, saving, films. The two stages of pretraining share it as they share their updates.
     minutes: float = 0.0
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
+    compile: bool | None = None  # compile what computes losses (takes minutes once); none: on a GPU
     log_every: int = 50
     save_every: int = 1000
     keep: int = 3  # newest checkpoints that are kept, 0 for all
@@ -59,11 +60,18 @@ class Source(Protocol):
 
 
 def to_tensors(batch: Batch, device: torch.device | str) -> Batch:
-    def move(array: Any) -> torch.Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
+    """A batch of arrays, or of tensors of any place, as tensors on ``device``."""
+    return _each(batch, lambda array: torch.as_tensor(array).to(device, non_blocking=True))
 
-    parts = {k: move(v) for k, v in vars(batch).items() if k != "images"}
-    return Batch(images={k: move(v) for k, v in batch.images.items()}, **parts)
+
+def pinned(batch: Batch) -> Batch:
+    """In memory from which a GPU copies by itself, while this process does something else."""
+    return _each(batch, lambda array: torch.as_tensor(array).pin_memory())
+
+
+def _each(batch: Batch, change: Callable[[Any], torch.Tensor]) -> Batch:
+    parts = {k: change(v) for k, v in vars(batch).items() if k != "images"}
+    return Batch(images={k: change(v) for k, v in batch.images.items()}, **parts)
 
 
 class Trainer:

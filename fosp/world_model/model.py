@@ -82,7 +82,11 @@ class WorldModel(nn.Module):
 
         An error summed over a pooled image stands for (W / w)^2 pixels each.
         """
-        error = SquaredError.apply(self.decode_raw(features), lambda rows: self.reconstruction_target(images[rows]))
+        said = self.decode_raw(features)
+        if torch.compiler.is_compiling():  # a compiler makes one pass of it by itself, and knows no such function
+            error = (said.float() - self.reconstruction_target(images)).square().sum((1, 2, 3))
+        else:
+            error = SquaredError.apply(said, lambda rows: self.reconstruction_target(images[rows]))
         return error * (self.width / self.config.decode_width) ** 2
 
     def decode(self, features: Tensor) -> Tensor:

@@ -51,20 +51,24 @@ def _measure(preset: str, changes: Sequence[str], device: str, repeats: int, sec
             learner.update(sample())
             synchronise(picked)
 
-        work = {name: count / cycle / 1e9 for name, count in flop(update, cycle).items()}
+        with torch.compiler.set_stance(
+            "force_eager"
+        ):  # of what is compiled, nothing is dispatched that could be counted
+            work = {name: count / cycle / 1e9 for name, count in flop(update, cycle).items()}
         samples, cores = rates(update, cycle, repeats, seconds)
         peak = torch.cuda.max_memory_allocated(picked) if picked.type == "cuda" else peak_bytes()
         found.append((stage, samples, work, cores, peak))
     bfloat16 = training.precision == "bfloat16" or training.precision == "auto" and wire.has_bfloat16(picked)
     precision = "bfloat16" if bfloat16 else "float32"
+    how = f"{precision}, compiled" if learner.compiled else precision
     best = ceilings(picked, precision, min(1.0, seconds))  # last, as it takes memory too
     about = {
         "what": "train", "preset": preset, "precision": precision, "changes": list(changes),
-        "threads": torch.get_num_threads(), "config": _tree(config), "ceiling_gflop_per_s": best,
-        "peak_bytes_before": 0 if picked.type == "cuda" else before,
+        "compiled": learner.compiled, "threads": torch.get_num_threads(), "config": _tree(config),
+        "ceiling_gflop_per_s": best, "peak_bytes_before": 0 if picked.type == "cuda" else before,
     }  # fmt: skip
     return [
-        _row(f"train {preset}, {precision}, {stage}", samples, work, best, cores, peak) | {"stage": stage, **about}
+        _row(f"train {preset}, {how}, {stage}", samples, work, best, cores, peak) | {"stage": stage, **about}
         for stage, samples, work, cores, peak in found
     ]
 
