@@ -230,6 +230,8 @@ def test_inspect_needs_cost_and_episodes(place: Path, capsys: pytest.CaptureFixt
         (["--set", "training.batch=0"], ["training.batch is 0"]),
         (["--set", "training.updates=-5"], ["training.updates is -5"]),
         (["--set", "training.precision=half"], ["training.precision", "bfloat16"]),
+        (["--precision", "half"], ["training.precision", "'half'", "bfloat16"]),
+        (["--compile", "--no-compile"], ["--compile and --no-compile", "leave one"]),
         (["--config", "{place}/missing.yaml"], ["missing.yaml", "No such file"]),
         (["--config", "{place}/log"], ["log", "directory"]),
         (["--out", "{place}/a-file"], ["a-file", "choose another place"]),
@@ -409,6 +411,8 @@ def test_evaluate(words: list[str], parts: list[str], place: Path, capsys: pytes
         (["--out", "{place}/run"], ["run", "another run"]),
         (["--out", "{place}/a-file"], ["a-file"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
+        (["--precision", "half"], ["training.precision", "'half'", "bfloat16"]),
+        (["--compile", "--no-compile"], ["--compile and --no-compile", "leave one"]),
     ],
 )
 def test_finetune(
@@ -462,6 +466,32 @@ def test_a_folder_that_cannot_be_written(
         "report": [place / "run"],
     }[verb]
     assert_tells(refused(capsys, verb, *words, "--out", tmp_path / "out"), tmp_path, "ermission denied")
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        ([], {}),
+        (["--precision", "float32", "--no-compile"], {"precision": "float32", "compile": False}),
+        (["--precision", "bfloat16", "--compile"], {"precision": "bfloat16", "compile": True}),
+        (["--set", "training.precision=bfloat16", "--precision", "float32"], {"precision": "float32"}),
+    ],
+)
+def test_how_to_compute_is_a_setting_of_the_run(
+    words: list[str], settings: dict[str, Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Resolved(Exception):
+        pass
+
+    found = []
+    monkeypatch.setattr(api.limits, "check", lambda config: found.append(config) or (_ for _ in ()).throw(Resolved))
+    for verb, source in (("pretrain", ["--data", place / "log"]), ("finetune", ["--checkpoint", place / "run"])):
+        with pytest.raises(Resolved):
+            main([verb, *map(str, source), "--out", str(tmp_path / verb), *words])
+    base = {"precision": "auto", "compile": None}
+    for config in found:
+        assert {name: getattr(config.training, name) for name in base} == base | settings
+    assert len(found) == 2
 
 
 def test_the_python_functions_raise_the_same(place: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Ways to compute an update: compiled, and in bfloat16, against the reference in plain float32."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from builders import agent, batch
+
+from fosp.agent.actor import ActorScales
+from fosp.agent.agent import Learner, OptimiserConfig
+from fosp.cli import wire
+from fosp.types import Batch, UserError
+
+CPU = torch.device("cpu")
+#: Every way to extract a policy has a part in the losses.
+SCALES = ActorScales(dynamics=0.5, imagined=0.1)
+
+
+def learner(
+    precision: str = "float32", compiled: Callable[..., Any] | None = None, rate: float = 3e-4, **changes: Any
+) -> Learner:  # fmt: skip
+    optimiser = OptimiserConfig(model_rate=rate, critic_rate=rate, actor_rate=rate)
+    made = agent(0, actor_scales=SCALES, horizon=2, ahead=1, **changes)
+    return Learner(made, optimiser, 0, CPU, wire.pick_autocast(precision, CPU), compiled)
+
+
+def losses(made: Learner, data: Batch) -> dict[str, float]:
+    """Of one update."""
+    return {name: float(value) for name, value in made.update(data).items()}
+
+
+# -------------------------------------------------------------------------------------------------------- compiling
+
+
+def test_compiled_and_eager_give_the_same_losses() -> None:
+    """Through the backward passes too: the second update sees what the first has learned."""
+    if wire.pick_compiler(None, CPU) is not None:
+        pytest.fail("on a processor nothing is compiled unless asked for")
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here, which compiling on a processor needs")
+    compiled, eager = learner(compiled=wire.pick_compiler(True, CPU)), learner()
+    for seed in range(2):
+        data = batch(seed, rows=3)
+        found, expected = losses(compiled, data), losses(eager, data)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_all_that_computes_losses_can_be_compiled_as_a_whole() -> None:
+    """Traced without a break, once for each function; what the graphs compute is then left to PyTorch itself."""
+    traced: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, examples: Any) -> Any:
+        traced.append(len(graph.graph.nodes))
+        return graph.forward
+
+    made = learner(compiled=partial(torch.compile, backend=count, fullgraph=True, dynamic=False))
+    eager = learner()
+    for seed in range(3):
+        data = batch(seed, rows=3)
+        assert losses(made, data) == losses(eager, data)
+    assert len(traced) == 5 and min(traced) > 20
+
+
+def test_a_processor_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="--compile needs a C.. compiler"):
+        wire.pick_compiler(True, CPU)
+    assert wire.pick_compiler(False, CPU) is wire.pick_compiler(None, CPU) is None
+
+
+def test_on_a_gpu_compiling_is_the_default() -> None:
+    chosen = wire.pick_compiler(None, torch.device("cuda"))
+    assert isinstance(chosen, partial) and chosen.keywords["mode"] == "reduce-overhead"
+    assert wire.pick_compiler(False, torch.device("cuda")) is None
+
+
+# -------------------------------------------------------------------------------------------------------- precision
+
+#: What every model loss may differ by in the first update, as a share of its value: bfloat16 has 8 bits.
+FIRST_BAND = 0.02
+#: What the mean over the last quarter of a short run may differ by. Rounded sums choose other samples of z, so that the
+#: runs part; what they learn does not.
+LAST_BAND = 0.1
+MODEL_LOSSES = ("image", "reward", "cost", "proceed")
+
+
+def test_first_losses_in_bfloat16_are_those_of_float32() -> None:
+    exact, short = losses(learner(), batch(0)), losses(learner("bfloat16"), batch(0))
+    assert exact.keys() == short.keys() and exact != short
+    for name in exact:
+        if name.startswith("model/") and name != "model/grad_norm":
+            assert short[name] == pytest.approx(exact[name], rel=FIRST_BAND), name
+
+
+def test_bfloat16_does_not_harm_learning() -> None:
+    """Same data, same number of updates: it ends where float32 ends, far from where both began."""
+    data = [batch(seed) for seed in range(4)]
+    runs = {}
+    for precision in ("float32", "bfloat16"):
+        made = learner(precision, rate=3e-3)
+        rows = [losses(made, data[update % 4]) for update in range(80)]
+        assert made.skipped == 0
+        runs[precision] = {
+            name: (sum(row[f"model/{name}"] for row in part) / len(part))
+            for name in MODEL_LOSSES
+            for part in [rows[-20:]]
+        } | {"first image": rows[0]["model/image"]}
+    exact, short = runs["float32"], runs["bfloat16"]
+    assert exact["image"] < 0.8 * exact["first image"]
+    for name in MODEL_LOSSES:
+        assert short[name] == pytest.approx(exact[name], rel=LAST_BAND, abs=0.02), name
