@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fosp.cli.road import Plan, documents, drive
+from fosp.cli.road import Plan, Road, drive
 
 DEMO = Plan(
     episodes=300,
@@ -34,9 +34,10 @@ def run(options: Options) -> int:
     from fosp.cli.tables import dataset_table, learning_table, show
     from fosp.evaluation.table import format_document
 
-    seconds = drive(DEMO, options.out, options.seed, print, options.device)
+    road = Road(DEMO, options.out, options.seed, options.device)
+    seconds = drive(road, print)
     show(dataset_table(options.out / "log"))
-    for document in documents(options.out, ("nominal", DEMO.scenario)):
+    for document in road.documents().values():
         show(format_document(document))
     show(learning_table(options.out / "finetuned"))
     print(", ".join(f"{name} {duration_text(spent)}" for name, spent in seconds.items()))

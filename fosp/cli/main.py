@@ -38,7 +38,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("fosp.cli.evaluate", "score checkpoints on the same held-out layouts"),
     "report": Verb("fosp.cli.report", "one HTML page about runs and evaluations"),
     "verify": Verb("fosp.cli.verify", "check whether a checkpoint's recorded score holds here"),
-    "study": Verb("fosp.cli.study", "the whole road at full length, over several seeds"),
+    "study": Verb("fosp.cli.study", "the whole road at full length, over tasks, seeds and methods"),
     "skill": Verb("fosp.cli.skill", "minutes of training until a policy beats its log, as a curve"),
     "bench": Verb("fosp.cli.bench", "measure training, acting, environment and data path: speed and memory"),
     "version": Verb("fosp.cli.version", "the versions of fosp and of what its results depend on"),
