@@ -15,6 +15,7 @@ from fosp.types import UserError
 
 RETRIES = 3  # of a step whose worker died; it goes on from its last checkpoint
 LEARNING = ("pretrain", "cloning", "finetune")  # steps that want a GPU where there is one
+STARTS = 3  # trials of starting Ray
 PATIENCE = 60.0  # seconds that stopped steps have to write a last checkpoint
 
 
@@ -30,18 +31,36 @@ def connected(workers: int, address: str | None, threads: int) -> Iterator[Any]:
     except ImportError:
         raise UserError("--workers and --ray need Ray, which is not installed; try `pip install ray`") from None
     variables = {name: os.environ.get(name, str(threads)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    common: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "include_dashboard": False}
     try:
-        if address is None:  # results are numbers: the store of objects may be small
-            ray.init(address="local", num_cpus=workers * threads, object_store_memory=100 * 2**20, **common)
+        if address is None:
+            _start(ray, workers * threads, {"env_vars": variables})
         else:
-            ray.init(address=address, runtime_env=common["runtime_env"])
+            ray.init(address=address, runtime_env={"env_vars": variables})
     except ConnectionError as error:
         raise UserError(f"--ray {address}: no Ray cluster answers there; `ray start --head` begins one") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, cores: int, environment: dict[str, Any]) -> None:
+    """Ray on this machine. It allows itself 15 to 30 seconds, which may not do where other programs have the cores."""
+    for left in reversed(range(STARTS)):
+        try:
+            # Results are numbers: the store of objects may be small.
+            memory = 100 * 2**20
+            ray.init(
+                address="local", num_cpus=cores, object_store_memory=memory, runtime_env=environment,
+                include_dashboard=False,
+            )  # fmt: skip
+            return
+        except Exception as error:
+            if type(error) is not Exception or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise UserError(f"Ray did not start on this machine in {STARTS} trials ({error}); try again") from error
 
 
 def travel(ray: Any, roads: Sequence[Road], threads: int, tell: Callable[[str], None], gpus: float = 0) -> None:

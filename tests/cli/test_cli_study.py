@@ -178,10 +178,10 @@ PLAN = Plan(
     pretrain=(
         "model.deter=8", "model.groups=2", "model.classes=4", "model.units=16", "model.layers=1", "model.depth=4",
         "model.decode_width=16", "model.bins=41", "agent.units=16", "agent.layers=1", "agent.bins=41",
-        "agent.horizon=3", "agent.starts=4", "training.batch=2", "training.length=6", "training.updates=60",
+        "agent.horizon=3", "agent.starts=4", "training.batch=2", "training.length=6", "training.updates=30",
         "training.save_every=5", "training.precision=float32",
     ),
-    cloning=("training.latent_updates=2", "training.latent_batch=2"),
+    cloning=("training.latent_updates=2", "training.latent_batch=2", "training.length=6", "training.precision=float32"),
 )  # fmt: skip
 
 
@@ -262,7 +262,7 @@ def test_a_step_whose_worker_is_killed_goes_on_elsewhere(ray: Any, tmp_path: Pat
     fleet.travel(ray, [road], 1, told.append)
     killer.join()
     assert len(sessions) == 1
-    assert checkpoint.resolve(tmp_path / "offline").name == "00000060"
+    assert checkpoint.resolve(tmp_path / "offline").name == "00000030"
     assert len(read(tmp_path / "offline" / "run.json")["sessions"]) == 2
     assert list(road.seconds) == ["pretrain", "cloning"]
     assert [line.partition(" done")[0] for line in told] == [f"{road}: pretrain", f"{road}: cloning"]
@@ -303,9 +303,9 @@ def test_steps_end_with_their_driver_and_go_on_with_the_next(tmp_path: Path, num
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     stopped = int(checkpoint.resolve(tmp_path / "offline").name)
-    assert 5 <= stopped < 60 and not (tmp_path / "road.json").exists()
+    assert 5 <= stopped < 30 and not (tmp_path / "road.json").exists()
     drive(ShortRoad(PLAN, tmp_path, 0, "cpu"), print)  # without Ray, too
-    assert checkpoint.resolve(tmp_path / "offline").name == "00000060"
+    assert checkpoint.resolve(tmp_path / "offline").name == "00000030"
 
 
 def _hear_ctrl_c() -> None:
