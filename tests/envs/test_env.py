@@ -19,6 +19,7 @@ from gymnasium.utils.env_checker import check_env
 from fosp.envs import CAMERAS, TASKS, SafetyEnv, find_task, layout, make, render
 from fosp.envs.objects import Goal, Hazards, Vases
 from fosp.envs.render import Painter
+from fosp.envs.scripted import make_behaviour
 from fosp.types import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +147,23 @@ def test_episodes_are_truncated_at_1000_frames_and_never_terminated(env: SafetyE
     env.referee.frame = 988
     ends = [env.advance(action)[1:3] for action in actions(3)]
     assert ends == [(False, False), (False, False), (False, True)]
+
+
+def test_the_unsafe_behaviour_reaches_every_cost_term(env: SafetyEnv) -> None:
+    """Within 100 steps on some of 30 layouts: who drives straight meets everything, if not at once."""
+    behaviour, missing = make_behaviour("unsafe"), set(env.task.costs)
+    for seed in range(30):
+        if not missing:
+            break
+        env.start(seed)
+        carry = behaviour.initial()
+        for _ in range(100):
+            action, carry = behaviour.act(carry, env.privileged())
+            *_, info = env.advance(action)
+            missing -= {term for term in missing if info[f"cost_{term}"] > 0}
+            if not missing:
+                break
+    assert not missing
 
 
 @pytest.mark.parametrize("name", SOME)
