@@ -232,7 +232,9 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
         ``agent_top_turn``. The goal: ``goal_xy``, ``goal_object`` (the button that is the goal, or None),
         ``button_timer`` (frames in which wrong buttons still cost nothing). All other things: ``objects`` (name -> xy),
         ``velocities`` and ``yaws`` (name -> xy velocity, yaw; of those that can move), ``reach`` (kind -> radius of the
-        circle that contains one), ``hazard_radius`` (0 without hazards), ``gremlin_orbit`` and ``gremlin_centres``
+        circle that contains one), ``hazard_radius`` (0 without hazards), ``hazard_centres`` and
+        ``hazard_swings`` (name -> xy about which it sways, and farthest offset from there, reached first a quarter of
+        2 pi seconds after the reset; empty where hazards stand), ``gremlin_orbit`` and ``gremlin_centres``
         (name -> xy that it circles around, clockwise from +y at one radian per second), ``time`` since the reset,
         ``step_seconds`` and ``frame_seconds``, ``costs`` (the terms that count).
         """
@@ -259,6 +261,8 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
             "frame_seconds": self.step_seconds / self.action_repeat,
             "costs": self.task.costs,
             "hazard_radius": hazards.radius if hazards else 0.0,
+            "hazard_centres": {n: np.array(world.layout[n]) for n in hazards.names} if hazards else {},
+            "hazard_swings": {n: hazards.swing(world, n) for n in hazards.names} if hazards and hazards.sway else {},
             "gremlin_orbit": gremlins.orbit if gremlins else 0.0,
             "gremlin_centres": {n: np.array(world.layout[n]) for n in gremlins.names} if gremlins else {},
             "reach": {o.kind: o.reach for o in self.task.objects},

@@ -165,6 +165,11 @@ class Hazards(Objects):
             (x, y), angle = world.layout[name], world.rotations[name]
             world.shift(name, (x + distance * math.cos(angle), y + distance * math.sin(angle)))
 
+    def swing(self, world: World, name: str) -> np.ndarray:
+        """How far one of them moves to either side of its place, (2,), metres: first to there, then opposite."""
+        angle = world.rotations[name]
+        return self.sway * np.array([math.cos(angle), math.sin(angle)])
+
     def cost(self, world: World) -> dict[str, float]:
         """How deep the agent's body frame is inside the discs, metres; exactly on the rim costs nothing."""
         offsets = world.positions(self.kind)[:, :2] - world.agent_xy

@@ -9,6 +9,7 @@ import pytest
 
 from fosp.envs import make
 from fosp.envs.behaviours.point import SPEED_TIME, TOP_SPEED, _motion
+from fosp.envs.behaviours.view import obstacles
 from fosp.envs.behaviours.waymap import way_map
 from fosp.envs.scripted import Behaviour, drift, make_behaviour
 from fosp.types import Policy, UserError
@@ -192,3 +193,23 @@ def test_a_way_from_off_the_map_adds_the_distance_to_it() -> None:
     way = way_map((0.0, 0.0), ())
     length, _ = way.look_up(np.array([5.0]), np.array([0.0]))
     assert length[0] == pytest.approx(5.0, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("task", "scenario", "kind"), [("SafetyPointGoal1", "moving", "hazard"), ("SafetyPointButton1", None, "gremlin")]
+)
+def test_the_planner_foresees_where_what_moves_will_be(task: str, scenario: str | None, kind: str) -> None:
+    env = make(task, scenario=scenario)
+    env.start(0)
+    for _ in range(20):  # gremlins begin at the centre of their circles
+        env.advance(np.zeros(2))
+    state = env.privileged()
+    (discs,) = (group for group in obstacles(state, girth=0.13) if group.span)
+    assert discs.span == pytest.approx(0.35)
+    foreseen = discs.centres(np.array([0.0, 10 * state["step_seconds"]]))
+    for moment in foreseen:
+        objects = env.privileged()["objects"]
+        now = np.array([complex(*xy) for name, xy in objects.items() if name.startswith(kind)])
+        assert np.allclose(moment, now, atol=0.01)
+        for _ in range(10):
+            env.advance(np.zeros(2))

@@ -82,7 +82,7 @@ class Planner:
         """What the obstacles near the paths are worth in seconds, (P,)."""
         danger = np.zeros(len(roll.path))
         led = () if view.style is Style.PARK else view.led
-        for path, group in ((roll.path, view.discs), (_led(roll, view), led)):
+        for path, group in ((_stopped(roll.path, view), view.discs), (_led(roll, view), led)):
             reach = self.driver.top_speed * path.shape[1] * dt + 1.0
             for discs in group:
                 depth = _depth(path, discs, view.here, reach, dt)
@@ -91,6 +91,17 @@ class Planner:
                     inside = np.where(depth > 0, rim, 0.0)
                     danger += discs.fear * dt * inside.sum(axis=1)
         return danger
+
+
+def _stopped(path: Complex, view: View) -> Complex:
+    """Where the agent really is on paths (P, T) that lead to a goal which nobody drives through."""
+    if not view.solid:
+        return path
+    offset: Complex = view.goal - view.here - path
+    there = offset.real**2 + offset.imag**2 <= view.arrival**2
+    steps = path.shape[1]
+    last = np.where(there.any(axis=1), there.argmax(axis=1), steps - 1)  # (P,)
+    return np.take_along_axis(path, np.minimum(np.arange(steps), last[:, None]), axis=1)
 
 
 def _led(roll: Roll, view: View) -> Complex:
@@ -104,13 +115,12 @@ def _depth(path: Complex, discs: Discs, here: complex, reach: float, dt: float) 
     None where no disc lies within ``reach``.
     """
     centres: Complex = discs.pivots - here
-    near = np.abs(centres) < reach + abs(discs.arm)
+    near = np.abs(centres) < reach + discs.span
     centres = centres[near]
     if len(centres) == 0:
         return None
-    if discs.arm:
-        seconds = dt * np.arange(1, path.shape[1] + 1)
-        moved = centres + discs.arm * np.exp(-1j * seconds)[:, None]  # (T, M)
+    if discs.span:
+        moved = discs.centres(dt * np.arange(1, path.shape[1] + 1))[:, near] - here  # (T, M)
         gap = path[:, :, None] - moved  # (P, T, M)
         return 1 - (gap.real**2 + gap.imag**2).min(axis=2) / discs.radius**2
     x, y = path.real.ravel().astype(np.float32), path.imag.ravel().astype(np.float32)  # (P*T,)
@@ -127,7 +137,7 @@ def _depth(path: Complex, discs: Discs, here: complex, reach: float, dt: float) 
 
 def _way(view: View) -> WayMap:
     """The map of ways to the present goal around what costs and stands, kept until one of them moves."""
-    standing = [discs for discs in (*view.discs, *view.led) if discs.fear >= BLOCK and not discs.arm]
+    standing = [discs for discs in (*view.discs, *view.led) if discs.fear >= BLOCK and not discs.span]
     goal, discs = view.goal, [(complex(c), group.radius) for group in standing for c in group.pivots]
     if view.style is Style.PARK:  # beside something that moves a little at every touch: a centimetre does not matter
         goal, discs = _rounded(view.start), [(_rounded(c), radius) for c, radius in discs]

@@ -36,18 +36,25 @@ SOLID = ("pillar", "button")
 
 @dataclass(frozen=True)
 class Discs:
-    """Equal discs at ``pivots``, (M,), or circling clockwise around these at one radian per second."""
+    """Equal discs at ``pivots``, (M,), or moving about these: the sum of two turns at one radian per second."""
 
     pivots: Complex
     radius: float
     fear: float  # seconds of delay preferred to one second inside
-    arm: complex = 0.0  # present offset from the pivots
+    arm: complex | Complex = 0.0  # present offset of the clockwise turn from the pivots, (M,) or of all
+    counter: complex | Complex = 0.0  # the same of the turn in the other sense
     free: float = 0.0  # seconds from now for which being inside does no harm
     blurred: bool = False  # whether the rim is where harm may begin, not where it does
 
+    @property
+    def span(self) -> float:
+        """How far they come from the pivots, metres; 0 where they stand."""
+        return float(np.max(np.abs(self.arm) + np.abs(self.counter)))
+
     def centres(self, seconds: np.ndarray) -> Complex:
         """Where they will be in so many seconds, (T,) -> (T, M)."""
-        return self.pivots + self.arm * np.exp(-1j * seconds)[:, None]
+        turn: Complex = np.exp(-1j * seconds)[:, None]
+        return self.pivots + self.arm * turn + self.counter * turn.conj()
 
 
 class Style(Enum):
@@ -73,6 +80,7 @@ class View:
     start: complex = 0.0  # where the agent goes first, to park from there
     sense: float = 1.0  # in which to look around: 1 to the left, -1 to the right
     led: tuple[Discs, ...] = ()  # for what has to get to the goal, if that is not the agent
+    solid: bool = False  # whether the goal stops whoever gets there
 
 
 class Body(Protocol):
@@ -89,8 +97,9 @@ class Body(Protocol):
 
 def look(state: State, body: Body) -> View:
     """The view of a task in which the agent itself has to get to the goal."""
-    arrival = ARRIVAL if state["goal_object"] is None else state["reach"]["button"] + body.nose - PRESS
-    return View(complex(*state["agent_xy"]), complex(*state["goal_xy"]), arrival, tuple(obstacles(state, body.girth)))
+    here, goal, solid = complex(*state["agent_xy"]), complex(*state["goal_xy"]), state["goal_object"] is not None
+    arrival = state["reach"]["button"] + body.nose - PRESS if solid else ARRIVAL
+    return View(here, goal, arrival, tuple(obstacles(state, body.girth)), solid=solid)
 
 
 def look_around(state: State, body: Body) -> View:
@@ -103,7 +112,7 @@ def look_around(state: State, body: Body) -> View:
 
 def obstacles(state: State, girth: float, careful: bool = True) -> list[Discs]:
     """Everything to keep away from. Who is not careful sees only what cannot be driven through."""
-    found = [Discs(_places(state, "hazard"), float(state["hazard_radius"]) + MARGIN, FEAR)] if careful else []
+    found = [_hazards(state)] if careful else []
     for kind, term in TOUCH.items():
         if kind not in state["reach"]:
             continue
@@ -125,6 +134,17 @@ def obstacles(state: State, girth: float, careful: bool = True) -> list[Discs]:
         else:
             found.append(Discs(_places(state, kind), radius, fear, blurred=costs))
     return [discs for discs in found if len(discs.pivots)]
+
+
+def _hazards(state: State) -> Discs:
+    radius, swings = float(state["hazard_radius"]) + MARGIN, state["hazard_swings"]
+    if not swings:
+        return Discs(_places(state, "hazard"), radius, FEAR)
+    pivots = np.array([complex(*xy) for xy in state["hazard_centres"].values()])
+    # To and fro is two turns in opposite senses: sin t = (exp(it) - exp(-it)) / 2i.
+    half = np.array([complex(*xy) for xy in swings.values()]) / 2j
+    turn = cmath.exp(1j * state["time"])
+    return Discs(pivots, radius, FEAR, arm=-half / turn, counter=half * turn)
 
 
 def _places(state: State, kind: str, but: str | None = None) -> Complex:
