@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from fosp.envs import make
+from fosp.envs.behaviours.planner import _stopped
 from fosp.envs.behaviours.point import SPEED_TIME, TOP_SPEED, _motion
-from fosp.envs.behaviours.view import obstacles
+from fosp.envs.behaviours.view import View, obstacles
 from fosp.envs.behaviours.waymap import way_map
 from fosp.envs.scripted import Behaviour, drift, make_behaviour
 from fosp.types import Policy, UserError
@@ -213,3 +214,10 @@ def test_the_planner_foresees_where_what_moves_will_be(task: str, scenario: str 
         assert np.allclose(moment, now, atol=0.01)
         for _ in range(10):
             env.advance(np.zeros(2))
+
+
+def test_a_path_ends_at_a_goal_that_is_solid() -> None:
+    path = np.array([[0.5, 1.0, 1.5, 2.0], [0.5j, 1j, 1.5j, 2j]])  # the first leads through the goal
+    view = View(here=3 + 0j, goal=4.2 + 0j, arrival=0.25, solid=True)
+    assert np.array_equal(_stopped(path, view), [[0.5, 1.0, 1.0, 1.0], path[1]])
+    assert _stopped(path, replace(view, solid=False)) is path
