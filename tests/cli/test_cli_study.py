@@ -239,7 +239,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def wait_for(ready: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (found := ready()):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -296,11 +296,14 @@ def test_steps_end_with_their_driver_and_go_on_with_the_next(tmp_path: Path, num
     make_log(tmp_path)
     command = [sys.executable, "-c", DRIVER.format(out=str(tmp_path))]
     driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PATHS}, preexec_fn=_hear_ctrl_c)
-    wait_for(lambda: list(tmp_path.glob("offline/checkpoints/0*")))
-    children = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(number)
-    driver.wait(90)
-    _, alive = psutil.wait_procs(children, timeout=60)
+    try:
+        wait_for(lambda: list(tmp_path.glob("offline/checkpoints/0*")))
+        children = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(number)
+        driver.wait(120)
+    finally:
+        driver.kill()
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert not alive
     stopped = int(checkpoint.resolve(tmp_path / "offline").name)
     assert 5 <= stopped < 30 and not (tmp_path / "road.json").exists()
