@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fosp.cli import bench
-from fosp.cli.bench import Options, act, data, env, limit, machine, synthetic, train
+from fosp.cli.bench import Options, act, data, env, limit, machine, online, synthetic, train
 from fosp.cli.main import main
 from fosp.data.sampler import Sampler
 from fosp.data.store import Store
@@ -153,6 +153,18 @@ def test_data_from_a_store_that_is_learned_from(tmp_path: Path, monkeypatch: pyt
     assert large["ratio"] == pytest.approx(large["median"] / small["median"])
     assert large["limited_by"] == "no limit possible: pages dropped" and small["limited_by"] == "no limit"
     assert large["store_bytes"] >= 0.013e9 > 2 * small["store_bytes"] / 3
+    assert os.listdir(tmp_path) == []
+
+
+def test_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online, "fresh", lambda function, *arguments: function(*arguments))
+    changes = (*SMALL, "online.envs=2", "online.updates_per_step=0.75")
+    alone, beside = online.measure(Options(repeats=2, seconds=0, set=changes, folder=tmp_path, device="cpu"))
+    assert beside["ratio"] == pytest.approx(beside["median"] / alone["median"])
+    assert len(alone["samples"]) == len(beside["samples"]) == 2 and 0 < beside["learner_waited"] < 1
+    assert (beside["envs"], beside["updates_per_step"], beside["steps_of_an_episode"]) == (2, 0.75, 2)
+    spent = beside["processor_s_per_update"]
+    assert spent["alone"] > 0 and spent["beside"] > 0 and spent["actor"] > 0
     assert os.listdir(tmp_path) == []
 
 
