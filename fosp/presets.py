@@ -43,7 +43,7 @@ _CORES = RunConfig(
         average=0.01,
         model_scales=ModelScales(image=0.01, reward=5.0, cost=5.0, reward_ahead=5.0, cost_ahead=5.0),
         actor_scales=ActorScales(likelihood=0.15, pathwise=0.5, dynamics=1.0),
-        constraint=ConstraintConfig(budget=2.0, penalty=0.07, step=5e-4),
+        constraint=ConstraintConfig(budget=2.0),
     ),
     optimiser=OptimiserConfig(model_rate=1e-3, critic_rate=1e-3, actor_rate=1e-3, behaviour_every=0),
     training=TrainingConfig(batch=8, length=32, updates=2500, latent_updates=1000, latent_batch=16),
