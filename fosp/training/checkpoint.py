@@ -157,5 +157,7 @@ def check_files(path: Path) -> str:
 
 
 def _check_file(path: Path, name: str, expected: Any) -> None:
-    if not (path / name).is_file() or _hash(path / name) != expected:
+    if not (path / name).is_file():
+        raise UserError(f"checkpoint file {path / name} is missing; take another checkpoint")
+    if _hash(path / name) != expected:
         raise UserError(f"checkpoint file {path / name} differs from its manifest; take another checkpoint")

@@ -358,10 +358,11 @@ def test_a_damaged_checkpoint(place: Path, tmp_path: Path, capsys: pytest.Captur
     weights = checkpoint.resolve(run) / "policy" / "model.safetensors"
     os.truncate(weights, 1000)
     words = ["finetune", "--checkpoint", run, "--out", tmp_path / "out"]
-    assert_tells(refused(capsys, *words), "model.safetensors is missing or damaged")
+    assert_tells(refused(capsys, *words), "model.safetensors differs from its manifest")
+    assert_tells(refused(capsys, "verify", run), "model.safetensors differs from its manifest")
     weights.unlink()
-    assert_tells(refused(capsys, *words), "model.safetensors is missing or damaged")
-    assert_tells(refused(capsys, "verify", run), "model.safetensors differs")
+    assert_tells(refused(capsys, *words), "model.safetensors is missing")
+    assert_tells(refused(capsys, "verify", run), "model.safetensors is missing")
     (weights.parent / "config.json").write_text("{")
     assert_tells(refused(capsys, "evaluate", run), "config.json cannot be read")
 
