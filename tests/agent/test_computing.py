@@ -15,6 +15,7 @@ from fosp.agent.actor import ActorScales
 from fosp.agent.agent import Learner, OptimiserConfig
 from fosp.cli import wire
 from fosp.types import Batch, UserError
+from fosp.world_model import ahead_loss
 
 CPU = torch.device("cpu")
 #: Every way to extract a policy has a part in the losses.
@@ -37,19 +38,26 @@ def losses(made: Learner, data: Batch) -> dict[str, float]:
 # -------------------------------------------------------------------------------------------------------- compiling
 
 
-def test_compiled_and_eager_give_the_same_losses() -> None:
-    """Through the backward passes too: the second update sees what the first has learned."""
-    if wire.pick_compiler(None, CPU) is not None:
-        pytest.fail("on a processor nothing is compiled unless asked for")
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ here, which compiling on a processor needs")
-    compiled, eager = learner(compiled=wire.pick_compiler(True, CPU)), learner()
+def compare(compiled: Callable[..., Any]) -> None:
+    """Two updates with those of the reference; the second sees what the first has learned, so gradients too."""
+    made, eager = learner(compiled=compiled), learner()
     for seed in range(2):
         data = batch(seed, rows=3)
-        found, expected = losses(compiled, data), losses(eager, data)
+        found, expected = losses(made, data), losses(eager, data)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_compiled_and_eager_give_the_same_losses() -> None:
+    """What a user of --compile gets, but of one function: for all, g++ takes minutes."""
+    wrap = wire.pick_compiler(True, CPU) if shutil.which("g++") else pytest.skip("no g++ here, which compiling needs")
+    assert wrap is not None
+    compare(lambda function: wrap(function) if function is ahead_loss else function)
+
+
+def test_all_functions_differentiated_ahead_of_time_give_the_same_losses() -> None:
+    compare(partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=False))
 
 
 def test_all_that_computes_losses_can_be_compiled_as_a_whole() -> None:
@@ -72,7 +80,7 @@ def test_a_processor_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(wire.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="--compile needs a C.. compiler"):
         wire.pick_compiler(True, CPU)
-    assert wire.pick_compiler(False, CPU) is wire.pick_compiler(None, CPU) is None
+    assert wire.pick_compiler(False, CPU) is wire.pick_compiler(None, CPU) is None  # the default on a processor
 
 
 def test_on_a_gpu_compiling_is_the_default() -> None:
