@@ -143,6 +143,7 @@ def test_metrics_are_written_at_their_steps(road: Road) -> None:
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert list((road.folder / "offline" / "tensorboard").iterdir())
     # What the report has words for is what is written.
+    rows += lines(road.folder / "tuned" / "metrics.jsonl")
     written = {name for row in rows for name in row if "/" in name}
     assert vocabulary._METRICS.keys() <= written
     assert {name.partition("/")[0] for name in written} == vocabulary.GROUPS.keys()

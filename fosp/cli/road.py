@@ -163,6 +163,7 @@ def drive(road: Road, tell: Callable[[str], None]) -> dict[str, float]:
 
     What is done already is not done again, so a road that was interrupted goes on where it stopped.
     """
+    road.out.mkdir(parents=True, exist_ok=True)  # what cannot be a folder is told before anything begins
     for number, name in enumerate(road.needs, 1):
         count = f"[{number}/{len(road.needs)}] {name}"
         if road.done(name):
