@@ -70,6 +70,7 @@ class SeededPolicy(CountingPolicy):
         return carry
 
     def act(self, carry: Any, observation: Any) -> Any:
+        after: Any
         action, after = super().act(carry, observation)
         after.reset = lambda mask, seeds: self._noting(type(after)(np.where(mask, 0, after.count)), seeds)
         return action, after
