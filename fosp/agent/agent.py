@@ -86,7 +86,7 @@ class Agent(nn.Module):
         self.cost_critic = Critic(size, actions, config.units, config.layers, config.bins, pessimism=+1)
         self.reachability = Reachability(size, config.units, config.layers)
         self.actor = Actor(size, actions, config.units, config.layers)
-        self.average_actor = frozen_copy(self.actor) if config.average < 1 else None
+        self.average_actor = self._begin_average()
         self.offline_actor: Actor | None = None
         self.constraint = AugmentedLagrangian(config.constraint)
         self.reward_range, self.cost_range = RunningRange(), RunningRange()
@@ -108,11 +108,15 @@ class Agent(nn.Module):
         """Begin safe policy expansion: freeze the present policy as pi_off; the trained one starts from it."""
         self.offline_actor = frozen_copy(self.policy)
         self.actor.load_state_dict(self.policy.state_dict())
+        self.average_actor = self._begin_average()
 
     def restart_actor(self, actor: Actor) -> None:
         """Go on with another, untrained actor."""
         self.actor = actor
-        self.average_actor = frozen_copy(actor) if self.average_actor is not None else None
+        self.average_actor = self._begin_average()
+
+    def _begin_average(self) -> Actor | None:
+        return frozen_copy(self.actor) if self.config.average < 1 else None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by optimiser. Slow copies and the frozen policy are in none."""

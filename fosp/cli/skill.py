@@ -105,7 +105,7 @@ def _acts(path: Path) -> bool:
     from fosp.training import checkpoint
 
     config = checkpoint.read_config(path)["config"]
-    return bool(config["optimiser"]["behaviour_every"]) or checkpoint.read_numbers(path)["on_encoded_log"]
+    return bool(config["optimiser"]["behaviour_every"]) or checkpoint.read_numbers(path)["encoded_at"] is not None
 
 
 def summary(rows: Sequence[dict[str, Any]], preset: str) -> dict[str, Any]:

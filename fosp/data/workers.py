@@ -79,19 +79,26 @@ def in_order(recipe: Recipe, jobs: Sequence[Job], workers: int) -> Generator[Sch
 
 def _work(pipe: Connection, recipe: Recipe) -> None:
     """Life of a worker process: says its schema, then answers each job with an episode, or an error, until the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent alone decides
-    try:
+    with answering(pipe, "a worker process"):
         collector = _Collector(recipe)
         pipe.send(collector.schema)
         while (job := pipe.recv()) is not None:
             pipe.send(collector.run(job))
         collector.close()
+
+
+@contextmanager
+def answering(pipe: Connection, who: str) -> Iterator[None]:
+    """Life of a process that works for another: what goes wrong is sent to it, and ends this one, as does its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent alone decides
+    try:
+        yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     except UserError as error:
         pipe.send(error)
     except Exception:
-        pipe.send(RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+        pipe.send(RuntimeError(f"in {who}:\n{traceback.format_exc()}"))
 
 
 class _Crew:

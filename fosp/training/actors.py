@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -14,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fosp.data.workers import how_it_ended, quiet_start
+from fosp.data.workers import answering, how_it_ended, quiet_start
 from fosp.types import Episode, UserError
 
 
@@ -122,10 +120,9 @@ class Elsewhere:
 
 def _live(pipe: Connection, make: Callable[[], Act]) -> None:
     """Life of the process: answers weights and seeds with the episodes, then with the seconds they took."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent alone decides
     os.nice(_NICE)
     torch.set_num_threads(1)
-    try:
+    with answering(pipe, "the acting process"):
         act = make()
         while True:
             arrays, seeds = pipe.recv()
@@ -133,9 +130,3 @@ def _live(pipe: Connection, make: Callable[[], Act]) -> None:
             for episode in act({name: torch.from_numpy(array) for name, array in arrays.items()}, seeds):
                 pipe.send(episode)
             pipe.send(time.perf_counter() - began)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone
-    except UserError as error:
-        pipe.send(error)
-    except Exception:
-        pipe.send(RuntimeError(f"in the acting process:\n{traceback.format_exc()}"))

@@ -178,7 +178,6 @@ class Trainer:
             {
                 "learner": learner,
                 "sampler": self.sampler.state_dict(),
-                "on_encoded_log": self.encoded_at is not None,
                 "encoded_at": self.encoded_at,
                 "seconds": self.seconds,
                 "elapsed": self.elapsed,

@@ -165,7 +165,7 @@ def test_both_stages_have_their_part_of_the_minutes(
     made = trainer(tmp_path, config, FakeLearner(half_a_minute))
     path = train(made, FakeProgress(), encode=FakeLatents)
     assert (made.encoded_at, made.learner.updates) == (first, first + second)
-    assert checkpoint.read_numbers(path)["on_encoded_log"]
+    assert checkpoint.read_numbers(path)["encoded_at"] == first
     again = trainer(tmp_path, config, stop_at(first + second + 1, AssertionError))
     assert train(again, FakeProgress(), encode=FakeLatents) == path
 

@@ -18,6 +18,7 @@ import torch
 from builders import AGENT, MODEL, SCHEMA, batch, copied, episode, learner, same
 from fakes import FakeLearner, FakeProgress, TinyEnv, no_board, trainer
 
+from fosp.agent.agent import Agent
 from fosp.cli import wire
 from fosp.config import to_tree
 from fosp.data.sampler import MixedSampler, Prefetcher, Sampler
@@ -453,6 +454,18 @@ def test_1_the_trained_policy_starts_from_the_frozen_one(tmp_path: Path) -> None
         assert same(made.actor.state_dict(), offline) is not fresh
         assert all(p.requires_grad for p in made.actor.parameters())
         assert not any(p.requires_grad for p in made.offline_actor.parameters())
+
+
+@pytest.mark.parametrize("average", [1.0, 0.1])
+def test_whether_an_average_acts_may_be_changed_in_fine_tuning(tmp_path: Path, average: float) -> None:
+    agent, _ = wire.load_agent(offline_checkpoint(tmp_path))
+    settings = RunConfig(model=MODEL, agent=replace(AGENT, average=average))
+    made = wire.build_expansion(agent, settings, torch.device("cpu")).agent
+    twin = Agent(MODEL, settings.agent, SCHEMA)  # as the process that acts builds it
+    twin.expand()
+    twin.load_state_dict(made.state_dict())
+    assert (made.average_actor is None) is (average == 1.0)
+    assert same(made.policy.state_dict(), made.actor.state_dict())
 
 
 @pytest.mark.parametrize(
