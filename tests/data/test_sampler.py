@@ -209,8 +209,10 @@ def test_mixed_batches_hold_fixed_shares(store: Store, tmp_path: Path) -> None:
 
 
 def test_prefetching_changes_nothing_but_the_time(store: Store) -> None:
+    before = set(threading.enumerate())  # other tests leave threads of libraries behind
     plain = Sampler(store, 4, 4, 3)
     prefetcher = Prefetcher(Sampler(store, 4, 4, 3), ahead=3)
+    assert set(threading.enumerate()) - before
     for _ in range(10):
         assert same(prefetcher.sample(), plain.sample())
     assert prefetcher.state_dict() == plain.state_dict()  # of batches taken, though more lie ready
@@ -219,7 +221,7 @@ def test_prefetching_changes_nothing_but_the_time(store: Store) -> None:
     prefetcher.load_state_dict(state)
     assert all(same(prefetcher.sample(), batch) for batch in expected)
     prefetcher.close()
-    assert threading.active_count() == 1
+    assert not set(threading.enumerate()) - before
     with pytest.raises(ValueError, match="closed"):
         prefetcher.sample()
 
