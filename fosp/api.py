@@ -442,7 +442,7 @@ def evaluate(
         for label, path in paths.items()
     ]
     digest = suite_hash(task, found, seeds)
-    texts = {"scenario": found.text}
+    texts = {"task": find_task(task).text, "scenario": found.text}
     keep = None
     if out is not None and record:
         recorder = _Recorder(Path(out) / "rollouts", tuple(paths.items()), scenario)

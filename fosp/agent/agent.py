@@ -368,6 +368,11 @@ class Learner:
         }
         self.updates = 0
         self.skipped_steps = 0  # of optimisers, up to three in an update: gradients were not finite
+        self._recorded_cost: float | None = None
+
+    def heed(self, cost_per_episode: float) -> None:
+        """Let the constraint answer this, the cost of episodes that were acted, from now on, and not imagined cost."""
+        self._recorded_cost = cost_per_episode
 
     def update(self, batch: Batch | EncodedBatch) -> dict[str, Tensor]:
         """One update on a batch of tensors; returns metrics as tensors of shape ().
@@ -424,7 +429,8 @@ class Learner:
             total = weighted_sum(losses, config.critic_scales)
         metrics = {f"critic/{name}": loss.mean() for name, loss in losses.items()}
         metrics["critic/grad_norm"] = self._step("critics", total)
-        agent.constraint.update(self._cost_per_episode(dreamt))
+        imagined_cost, recorded = self._cost_per_episode(dreamt), self._recorded_cost
+        agent.constraint.update(imagined_cost if recorded is None else torch.full_like(imagined_cost, recorded))
         normal = self._sample_noise(batch, dreamt)
         with self.autocast():
             losses, seen = self.actor_losses(agent, features, batch, dreamt, normal)
@@ -443,6 +449,7 @@ class Learner:
             "critic/cost_range": agent.cost_range.span.clone(),
             "imagined/reward": dreamt.reward[1:].mean(),
             "imagined/cost": dreamt.cost[1:].mean(),
+            "imagined/cost_per_episode": imagined_cost,
         }
         return metrics
 

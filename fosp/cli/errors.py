@@ -23,7 +23,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     A full disk is looked for in the causes too, because libraries wrap it (safetensors keeps only the text).
     """
     if isinstance(error, UserError):
-        return " ".join(str(error).split()), EXIT_USER
+        full = any(isinstance(cause, OSError) and cause.errno in _FULL for cause in _chain(error))
+        return " ".join(str(error).split()), EXIT_FAILED if full else EXIT_USER
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "stopped; rerun the same command to go on", EXIT_STOPPED
     for cause in _chain(error):

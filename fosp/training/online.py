@@ -31,6 +31,9 @@ class OnlineConfig:
     updates_per_step: float = 0.25  # updates of the learner per agent step of one environment
     offline_share: float = 0.5  # of each batch that comes from the offline log
     fresh_actor: bool = False  # start the online policy anew instead of from the offline one
+    # Episodes last acted whose mean cost the constraint answers; 0 for imagined cost, which differs from what happens by
+    # a factor that no log can tell, least of all where the constraints are new. [ours]
+    cost_window: int = 20
     save_every: int = 20  # episodes
 
 
@@ -85,6 +88,8 @@ def finetune(
             if book.holds(group) and trainer.learner.updates >= due:
                 continue  # of an earlier session
             trainer.sampler.refresh(len(earlier))
+            if earlier and config.cost_window > 0:
+                trainer.learner.heed(book.cost(earlier[-config.cost_window :]))
             waited = _round(trainer, actor, book, group, due, bar)
             ratio = {"online/updates_per_step": trainer.learner.updates / max(1, book.steps(earlier))}
             trainer.run.metrics(trainer.learner.updates, ratio | waited)
@@ -136,6 +141,10 @@ class _Book:
     def steps(self, seeds: Sequence[int]) -> int:
         """Agent steps of these episodes."""
         return sum(self.rows[seed]["steps"] for seed in seeds)
+
+    def cost(self, seeds: Sequence[int]) -> float:
+        """Mean of these episodes."""
+        return sum(self.rows[seed]["cost"] for seed in seeds) / len(seeds)
 
     def note(self, episodes: Sequence[Episode], bar: Any) -> None:
         """Keep episodes; those that were kept before their group was cut off come a second time, the same."""

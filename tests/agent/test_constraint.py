@@ -106,6 +106,18 @@ def test_6_the_learner_raises_and_lowers_the_multiplier_with_the_predicted_cost(
     assert subject.agent.constraint.multiplier.item() < high
 
 
+def test_recorded_cost_goes_before_imagined_cost() -> None:
+    subject = learner(constraint=ConstraintConfig(budget=5.0, step=1.0))
+    subject.heed(3.0)
+    for seed in range(3):
+        metrics = subject.update(batch(seed))
+    assert subject.agent.constraint.estimate.item() == pytest.approx(3 * (1 - 0.98**3))
+    assert metrics["imagined/cost_per_episode"].item() != pytest.approx(3.0)
+    subject.heed(1000.0)
+    subject.update(batch())
+    assert subject.agent.constraint.multiplier.item() > 0
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_estimate_that_is_not_finite_is_ignored(bad: float) -> None:
     subject = constraint(multiplier=1.0, estimate=10.0)

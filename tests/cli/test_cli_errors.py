@@ -28,6 +28,7 @@ def raised(error: BaseException, cause: BaseException) -> BaseException:
     ("error", "code", "words"),
     [
         (UserError("--seed is 'x'"), 2, ["--seed is 'x'"]),
+        (raised(UserError("D: the disk is full; 3 episodes are kept"), full("D")), 1, ["3 episodes are kept"]),
         (KeyboardInterrupt(), 130, ["stopped", "rerun the same command"]),
         (full("a/b"), 1, ["disk is full", "'a/b'"]),
         (full(), 1, ["disk is full;"]),

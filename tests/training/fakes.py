@@ -25,6 +25,7 @@ class FakeLearner:
         self.updates, self.skipped_steps = 0, 0
         self.weight = torch.zeros(())
         self.during = during  # called in each update, before anything has changed
+        self.heeded: list[float] = []
 
     def update(self, batch: Batch) -> Mapping[str, Tensor]:
         self.during(self.updates + 1)
@@ -34,6 +35,9 @@ class FakeLearner:
         if self.updates % 2 == 0:  # as where the policy learns in every second update
             metrics["actor/ten"] = torch.tensor(10.0)
         return metrics
+
+    def heed(self, cost_per_episode: float) -> None:
+        self.heeded.append(cost_per_episode)
 
     def weights(self) -> dict[str, Tensor]:
         return {"weight": self.weight}

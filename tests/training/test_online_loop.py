@@ -114,6 +114,16 @@ def test_fractions_of_updates_are_kept_for_later(tmp_path: Path, ratio: float, u
     assert made.learner.updates == updates
 
 
+@pytest.mark.parametrize(("window", "episodes"), [(6, [4, 6, 6]), (100, [4, 8, 12]), (0, [])])
+def test_the_learner_is_told_what_the_last_episodes_cost(tmp_path: Path, window: int, episodes: list[int]) -> None:
+    made, store = trainer(tmp_path), FakeStore()
+    finetune(made, acting(World()), store, range(100, 200), config(cost_window=window), FakeProgress())
+    costs = [float(episode.cost.sum()) for episode in store.episodes]
+    expected = [np.mean(costs[: 4 * (r + 1)][-n:]) for r, n in enumerate(episodes)]
+    assert len(set(costs)) > 1
+    assert made.learner.heeded == pytest.approx(expected)  # type: ignore[attr-defined]
+
+
 class Watched:
     """An actor whose groups end only when they are waited for; notes what it is asked, and when."""
 

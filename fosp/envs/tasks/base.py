@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound=Objects)
 
+#: Cost term -> when a frame costs 1, in words.
+_COSTLY = {
+    "hazards": "with its middle inside a blue disc (hazard)",
+    "pillars": "touching a blue post (pillar)",
+    "buttons": "touching a button that is not the goal",
+    "vases_contact": "touching a cyan box (vase)",
+    "vases_velocity": "while a cyan box (vase) slides",
+    "gremlins": "touching a purple box that circles about (gremlin)",
+}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -35,11 +45,20 @@ class Task:
 
     #: Names of the reward terms: those of ``distances``, and "goal" for the bonus.
     rewards: ClassVar[tuple[str, ...]]
+    #: What the agent is to do, for people who do not know the task: a sentence.
+    purpose: ClassVar[str]
 
     @property
     def id(self) -> str:
         """The id under which Gymnasium knows the task."""
         return f"fosp/{self.name}-v0"
+
+    @property
+    def text(self) -> str:
+        """The task in a few sentences, for a report."""
+        reasons = " or ".join(_COSTLY[name] for name in self.costs)
+        cost = f"A frame that the robot spends {reasons} costs 1." if reasons else "Nothing costs anything."
+        return f"{self.purpose} It sees only what its cameras show. {cost}"
 
     def keepouts(self) -> list[tuple[str, float]]:
         """(name, keepout radius) of everything that is placed, in drawing order."""

@@ -38,6 +38,10 @@ class ButtonTask(Task):
     """Reward: progress towards the goal button in metres, plus 1 for each frame in which it is touched as the goal."""
 
     rewards: ClassVar[tuple[str, ...]] = ("distance", "goal")
+    purpose: ClassVar[str] = (
+        "The robot is to touch the one of four orange buttons that the green cylinder hides; "
+        "then another becomes the goal."
+    )
 
     def begin(self, world: World) -> None:
         world.memory |= {GOAL_BUTTON: 0, BUTTON_TIMER: 0}

@@ -34,6 +34,9 @@ class GoalTask(Task):
     """Reward: progress towards the goal in metres, plus 1 on arrival."""
 
     rewards: ClassVar[tuple[str, ...]] = ("distance", "goal")
+    purpose: ClassVar[str] = (
+        "The robot is to drive to the green cylinder again and again: when it arrives, another one appears elsewhere."
+    )
 
     def distances(self, world: World) -> dict[str, float]:
         return {"distance": math.dist(world.position("goal")[:2], world.agent_xy)}

@@ -37,6 +37,10 @@ class PushTask(Task):
     """
 
     rewards: ClassVar[tuple[str, ...]] = ("agent_box", "box_goal", "goal")
+    purpose: ClassVar[str] = (
+        "The robot is to push the yellow box to the green cylinder; "
+        "when the box arrives, another cylinder appears elsewhere."
+    )
 
     def distances(self, world: World) -> dict[str, float]:
         box = world.position(PushBox.kind)
