@@ -31,8 +31,8 @@ class OnlineConfig:
     updates_per_step: float = 0.25  # updates of the learner per agent step of one environment
     offline_share: float = 0.5  # of each batch that comes from the offline log
     fresh_actor: bool = False  # start the online policy anew instead of from the offline one
-    # Episodes last acted whose mean cost the constraint answers; 0 for imagined cost, which differs from what happens by
-    # a factor that no log can tell, least of all where the constraints are new. [ours]
+    # Episodes last acted whose mean cost the constraint answers; 0 for imagined cost, which differs from what happens
+    # by a factor that no log can tell, least of all where the constraints are new. [ours]
     cost_window: int = 20
     save_every: int = 20  # episodes
 
