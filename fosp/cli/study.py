@@ -23,6 +23,7 @@ STUDIES = {
             "model.depth=16",
             "training.updates=7000",
             "training.latent_updates=1500",
+            "agent.constraint.budget=6",
             "agent.constraint.penalty=0.1",
             "agent.constraint.step=1e-3",
         ),
