@@ -46,7 +46,7 @@ _CORES = RunConfig(
         constraint=ConstraintConfig(budget=2.0),
     ),
     optimiser=OptimiserConfig(model_rate=1e-3, critic_rate=1e-3, actor_rate=1e-3, behaviour_every=0),
-    training=TrainingConfig(batch=8, length=32, updates=2500, latent_updates=1000, latent_batch=16),
+    training=TrainingConfig(batch=8, length=32, updates=2500, latent_updates=1000, latent_batch=16, decay=0.5),
 )
 
 PRESETS: dict[str, RunConfig] = {

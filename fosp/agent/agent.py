@@ -360,11 +360,11 @@ class Learner:
         )
         self.compiled = compiled is not None
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        rates = {"model": optimiser.model_rate, "critics": optimiser.critic_rate, "actor": optimiser.actor_rate}
+        self.rates = {"model": optimiser.model_rate, "critics": optimiser.critic_rate, "actor": optimiser.actor_rate}
         self.groups = agent.groups()
         self.optimisers = {
             name: torch.optim.Adam(self.groups[name], lr=rate, eps=optimiser.eps, foreach=True)
-            for name, rate in rates.items()
+            for name, rate in self.rates.items()
         }
         self.updates = 0
         self.skipped_steps = 0  # of optimisers, up to three in an update: gradients were not finite
@@ -373,6 +373,12 @@ class Learner:
     def heed(self, cost_per_episode: float) -> None:
         """Let the constraint answer this, the cost of episodes that were acted, from now on, and not imagined cost."""
         self._recorded_cost = cost_per_episode
+
+    def scale_rates(self, share: float) -> None:
+        """Learn with this share of the configured rates from now on."""
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = share * self.rates[name]
 
     def update(self, batch: Batch | EncodedBatch) -> dict[str, Tensor]:
         """One update on a batch of tensors; returns metrics as tensors of shape ().

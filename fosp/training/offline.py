@@ -27,6 +27,8 @@ class TrainingConfig:
     updates: int = 20_000  # of the whole agent, on images
     latent_updates: int = 0  # then of critics and policy, on the encoded log, with the world model at rest
     latent_batch: int = 32  # sequences of a batch of those
+    # Last share of the updates of each stage of pretraining in which the learning rates fall in a line towards zero.
+    decay: float = 0.0
     # End by the clock if that comes first, 0 for none. All time counts in which the command ran, before a restart too:
     # updates, acting, encoding, saving, films. The two stages of pretraining share it as they share their updates.
     minutes: float = 0.0
@@ -45,6 +47,7 @@ class Learner(Protocol):
 
     def update(self, batch: Any) -> Mapping[str, torch.Tensor]: ...
     def heed(self, cost_per_episode: float) -> None: ...
+    def scale_rates(self, share: float) -> None: ...
     def weights(self) -> dict[str, torch.Tensor]: ...
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]: ...
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None: ...
@@ -204,6 +207,14 @@ class Trainer:
         return self.encoded_at is not None or self.learner.updates >= config.updates or by_clock
 
     @property
+    def rate(self) -> float:
+        """Share of the learning rates with which pretraining makes its next update."""
+        config, begun = self.config, self.encoded_at or 0
+        updates = config.updates if self.encoded_at is None else config.latent_updates
+        left = begun + updates - self.learner.updates
+        return min(1.0, left / (config.decay * updates)) if config.decay > 0 else 1.0
+
+    @property
     def pretrained(self) -> bool:
         """Whether pretraining has come to its end."""
         first = self.config.updates if self.encoded_at is None else self.encoded_at
@@ -232,6 +243,7 @@ def pretrain(
                 if not encoded and team.agree(trainer.first_stage_ended):
                     trainer.enter_encoded_log(encode())
                     encoded = True
+                learner.scale_rates(trainer.rate)
                 with held_back():
                     trainer.step()
                     bar.advance(1)

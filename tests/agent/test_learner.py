@@ -90,6 +90,18 @@ def test_a_large_gradient_is_clipped() -> None:
     assert norms[1][0] == pytest.approx(1e-3, rel=1e-3) and norms[1][1] == pytest.approx(norms[0][1], rel=1e-4)
 
 
+def test_scaled_rates_are_shares_of_the_configured_ones() -> None:
+    subject, whole = learner(), learner()
+    subject.scale_rates(0.5)
+    subject.scale_rates(0.0)
+    before = copied(dict(subject.agent.model.named_parameters()))
+    subject.update(batch())
+    assert same(dict(subject.agent.model.named_parameters()), before)
+    subject.scale_rates(1.0)
+    rates = [[g["lr"] for o in made.optimisers.values() for g in o.param_groups] for made in (subject, whole)]
+    assert rates[0] == rates[1]
+
+
 def test_updates_depend_on_seed_and_batches_alone() -> None:
     runs = []
     for noise in (1, 2):

@@ -26,6 +26,7 @@ class FakeLearner:
         self.weight = torch.zeros(())
         self.during = during  # called in each update, before anything has changed
         self.heeded: list[float] = []
+        self.shares: list[float] = []
 
     def update(self, batch: Batch) -> Mapping[str, Tensor]:
         self.during(self.updates + 1)
@@ -38,6 +39,9 @@ class FakeLearner:
 
     def heed(self, cost_per_episode: float) -> None:
         self.heeded.append(cost_per_episode)
+
+    def scale_rates(self, share: float) -> None:
+        self.shares.append(share)
 
     def weights(self) -> dict[str, Tensor]:
         return {"weight": self.weight}

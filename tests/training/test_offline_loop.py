@@ -282,6 +282,21 @@ def test_the_second_stage_learns_from_the_encoded_log(tmp_path: Path) -> None:
     assert made.sampler.state_dict() == {"count": 3}
 
 
+def test_rates_fall_at_the_end_of_each_stage(tmp_path: Path) -> None:
+    config = TrainingConfig(updates=4, latent_updates=5, decay=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(tmp_path, config), FakeProgress(stop_at=3), encode=FakeLatents)
+    made = trainer(tmp_path, config)
+    train(made, FakeProgress(), encode=FakeLatents)
+    assert made.learner.shares == pytest.approx([0.5, 1, 1, 1, 0.8, 0.4])  # type: ignore[attr-defined]
+
+
+def test_rates_stay_where_no_decay_is_asked_for(tmp_path: Path) -> None:
+    made = trainer(tmp_path, TrainingConfig(updates=3))
+    train(made, FakeProgress())
+    assert made.learner.shares == [1.0, 1.0, 1.0]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
 @pytest.mark.parametrize("crash", [False, True])
 def test_a_rerun_finds_its_stage(tmp_path: Path, stop: int, crash: bool) -> None:
