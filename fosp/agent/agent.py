@@ -213,9 +213,9 @@ def critic_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream) -
         losses[f"v_{name}"] = mask.flatten() * critic.v_loss(logged, logged_action, level)
     losses["reach"] = reach_loss(agent, features, batch.cost > 0, batch.is_last, batch.is_terminal)
     never = torch.zeros_like(dreamt.cost.T, dtype=torch.bool)
-    losses["reach_imagined"] = reach_loss(
-        agent, dreamt.features.transpose(0, 1), dreamt.cost.T > 0.5 * VIOLATED_FRAME, never, never
-    )
+    # In one piece: of turned rows PyTorch makes a product for each start, with a copy of the weights.
+    dreamt_features = dreamt.features.transpose(0, 1).contiguous()
+    losses["reach_imagined"] = reach_loss(agent, dreamt_features, dreamt.cost.T > 0.5 * VIOLATED_FRAME, never, never)
     return losses
 
 
