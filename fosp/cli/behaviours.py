@@ -118,12 +118,15 @@ def _measure(jobs: Sequence[Job], options: Options) -> Iterator[dict[str, Any]]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
+    from fosp.data.workers import end_with_parent
+
     one = partial(measure, scenario=options.scenario, seeds=range(options.seed, options.seed + options.episodes))
     if options.workers == 0 or not jobs:
         yield from map(one, jobs)
         return
     # Spawned, because what this process has loaded may not survive a fork.
-    pool = ProcessPoolExecutor(min(options.workers, len(jobs)), multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(options.workers, len(jobs)), context, end_with_parent)
     try:
         for future in as_completed([pool.submit(one, job) for job in jobs]):
             yield future.result()

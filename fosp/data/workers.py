@@ -194,6 +194,22 @@ class _Crew:
         self._processes = {}
 
 
+def end_with_parent() -> None:
+    """First call of a process of a pool: it ends as soon as the one that started it does, even in the midst of work.
+
+    A pool's process notices the end of its pool only when it asks for more work.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
 def how_it_ended(process: Any) -> str:
     """For a sentence about a process whose pipe is closed."""
     process.join(5)

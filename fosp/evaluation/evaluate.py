@@ -19,6 +19,7 @@ import numpy as np
 
 from fosp.data.collect import rollout
 from fosp.data.episode import summary
+from fosp.data.workers import end_with_parent
 from fosp.evaluation.document import Row, make_document
 from fosp.types import HELD_OUT_SEEDS, Episode, Policy, UserError
 
@@ -156,6 +157,7 @@ def _start_worker(
     makers: Sequence[Callable[[], Policy]], make_env: Callable[[], Any], recording: Recording | None
 ) -> None:
     global _worker
+    end_with_parent()
     _worker = _Worker(makers, make_env, recording)
 
 

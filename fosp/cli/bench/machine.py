@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fosp.data.workers import end_with_parent
+
 T = TypeVar("T")
 
 
@@ -26,7 +28,7 @@ def row(name: str, unit: str, samples: Sequence[float], remark: str = "", **more
 
 def fresh(function: Callable[..., T], *arguments: Any) -> T:
     """The result of a function of a module, called in a process that has done nothing before."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         return pool.submit(function, *arguments).result()
 
 
