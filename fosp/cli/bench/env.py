@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,32 +18,50 @@ QUALITIES = ("fast", "faithful")
 FRAMES, PHYSICS_STEPS = 4, 10  # of an agent step
 RESETS = 10
 PROCESSES = 2
+UNIT, PLAIN = "agent steps/s", "env, plain mujoco.Renderer loop"
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
-    """Rows of both qualities, of resets, of the plain loop, and of two processes side by side."""
+    """Rows of both qualities, of resets, of the plain loop, and of two processes side by side.
+
+    They take turns in every repeat, and ratios are medians of the ratios within a repeat: the speed of a machine that
+    others use too drifts by more than they differ.
+    """
     from fosp.cli import wire
 
     makers = {quality: partial(wire.make_env, options.task, None, quality) for quality in QUALITIES}
-    plain = _plain(makers["fast"], options)
+    several = f"env fast, {PROCESSES} processes"
+    with ExitStack() as stack:
+        loops = {f"env {quality}": _steps(make, stack) for quality, make in makers.items()}
+        loops[PLAIN] = _plain(makers["fast"], stack)
+        loops[several] = _side_by_side(makers["fast"], stack)
+        found: dict[str, list[float]] = {name: [] for name in loops}
+        for _ in range(options.repeats):
+            for name, once in loops.items():
+                found[name] += rates(once, 10, 1, options.seconds)[0]
+    found[several] = [PROCESSES * rate for rate in found[several]]
+
+    def ratio(name: str, to: str) -> float:
+        return statistics.median(x / y for x, y in zip(found[name], found[to], strict=True))
+
     rows = []
     for quality, make in makers.items():
-        alone = _steps(quality, make, options)
-        ratio = alone["median"] / plain["median"]
-        rows.append(alone | {"ratio_to_plain": ratio, "remark": f"{ratio:.2f} times the plain loop"})
+        name = f"env {quality}"
+        to_plain = ratio(name, PLAIN)
+        rows.append(row(name, UNIT, found[name], f"{to_plain:.2f} times the plain loop", ratio_to_plain=to_plain))
         rows.append(_resets(quality, make, options))
-    rows.append(plain)
-    several = _side_by_side(makers["fast"], options)
-    scaling = several["median"] / rows[0]["median"]
-    rows.append(several | {"scaling": scaling, "remark": f"{scaling:.2f} times one process"})
+    rows.append(row(PLAIN, UNIT, found[PLAIN], f"2 cameras, {FRAMES} frames"))
+    scaling = ratio(several, "env fast")
+    rows.append(row(several, UNIT, found[several], f"{scaling:.2f} times one process", scaling=scaling))
     return [{**found, "what": "env", "task": options.task} for found in rows]
 
 
-def _steps(quality: str, make: Any, options: Options) -> dict[str, Any]:
-    """Steps with random actions, resets at the ends of episodes included."""
+def _steps(make: Any, stack: ExitStack) -> Callable[[], None]:
+    """A step with random actions, resets at the ends of episodes included."""
     import numpy as np
 
     env, rng = make(), np.random.default_rng(0)
+    stack.callback(env.close)
     env.reset(seed=0)
 
     def step() -> None:
@@ -48,9 +69,7 @@ def _steps(quality: str, make: Any, options: Options) -> dict[str, Any]:
         if terminated or truncated:
             env.reset()
 
-    found, _ = rates(step, 10, options.repeats, options.seconds)
-    env.close()
-    return row(f"env {quality}", "agent steps/s", found)
+    return step
 
 
 def _resets(quality: str, make: Any, options: Options) -> dict[str, Any]:
@@ -65,18 +84,20 @@ def _resets(quality: str, make: Any, options: Options) -> dict[str, Any]:
     return row(f"env {quality}, reset", "ms", times, f"{len(times)} layouts")
 
 
-def _plain(make: Any, options: Options) -> dict[str, Any]:
+def _plain(make: Any, stack: ExitStack) -> Callable[[], None]:
     """What one would write first: ``mujoco.Renderer`` and ``mj_step`` on the same model, without a task."""
     import numpy as np
 
     from fosp.envs import CAMERAS
 
     env, rng = make(), np.random.default_rng(0)
+    stack.callback(env.close)
     env.reset(seed=0)
     import mujoco  # after fosp.envs, which tells it how to draw where there is no display
 
     model, data = env.world.model, env.world.data
     renderer = mujoco.Renderer(model, env.image_size, env.image_size)
+    stack.callback(renderer.close)
 
     def step() -> None:
         for _ in range(FRAMES):
@@ -86,22 +107,16 @@ def _plain(make: Any, options: Options) -> dict[str, Any]:
             renderer.update_scene(data, camera)
             renderer.render()
 
-    found, _ = rates(step, 10, options.repeats, options.seconds)
-    renderer.close()
-    env.close()
-    return row("env, plain mujoco.Renderer loop", "agent steps/s", found, f"{len(CAMERAS)} cameras, {FRAMES} frames")
+    return step
 
 
-def _side_by_side(make: Any, options: Options) -> dict[str, Any]:
-    """Agent steps of all processes of an ``AsyncVectorEnv`` together."""
+def _side_by_side(make: Any, stack: ExitStack) -> Callable[[], Any]:
+    """A step of all environments of an ``AsyncVectorEnv`` together."""
     import gymnasium
     import numpy as np
 
     env = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES, context="spawn")
+    stack.callback(env.close)
     env.reset(seed=0)
     rng, shape = np.random.default_rng(0), env.action_space.shape
-    found, _ = rates(
-        lambda: env.step(rng.uniform(-1, 1, shape).astype(np.float32)), 10, options.repeats, options.seconds
-    )
-    env.close()
-    return row(f"env fast, {PROCESSES} processes", "agent steps/s", [PROCESSES * rate for rate in found])
+    return lambda: env.step(rng.uniform(-1, 1, shape).astype(np.float32))
