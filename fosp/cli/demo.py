@@ -12,8 +12,8 @@ DEMO = Plan(
     scenario="larger-hazards",
     preset="laptop",
     cloning=("training.latent_updates=1000",),
-    # Where constraints are new, and what is imagined is less dangerous than what happens, a tighter budget.
-    finetune=("online.episodes=40", "online.updates_per_step=0.06", "agent.constraint.budget=2.0"),
+    # Offline the budget is one of imagined cost, here of real cost.
+    finetune=("online.episodes=40", "online.updates_per_step=0.06", "agent.constraint.budget=6.0"),
 )
 
 
