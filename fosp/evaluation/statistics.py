@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
-_FEW = 10  # numbers, too few for a bootstrap of their mean
 _CHUNK = 2_000_000  # numbers resampled at once, so that a long series does not fill the memory
 _NORMAL = NormalDist()
 
@@ -103,20 +102,12 @@ def mean_interval(
     method: str = "bca",
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Mean with a two-sided bootstrap interval. BCa is the default because episode costs are skewed.
-
-    Of fewer than ten numbers Student's interval is told: a bootstrap of so few is much too narrow.
-    """
+    """Mean with a two-sided bootstrap interval. BCa is the default because episode costs are skewed."""
     sample = _sample(values)
     mean = float(sample.mean())
     if sample.size == 1:
         return Interval(mean, math.nan, math.nan, 1)
     tail = (1.0 - confidence) / 2.0
-    if sample.size < _FEW:
-        from scipy.stats import t as student  # takes a second to import
-
-        reach = float(student.ppf(1.0 - tail, sample.size - 1) * sample.std(ddof=1) / math.sqrt(sample.size))
-        return Interval(mean, mean - reach, mean + reach, sample.size)
     low, high = mean_quantiles(sample, (tail, 1.0 - tail), rng, method=method, resamples=resamples)
     return Interval(mean, float(low), float(high), sample.size)
 

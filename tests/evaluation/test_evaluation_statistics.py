@@ -42,15 +42,9 @@ def test_bca_lies_higher_than_the_percentile_interval_for_skewed_costs():
     assert corrected.low > plain.low and corrected.high > plain.high
 
 
-def test_few_episodes_have_the_interval_of_student():
-    interval = st.mean_interval([1.0, 2.0, 3.0], rng())  # t(0.975; 2) = 4.303, standard error 1 / sqrt(3)
-    assert (interval.low, interval.high) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-4)
-
-
 @settings(max_examples=60, deadline=None)
 @given(costs, some.sampled_from(["bca", "percentile"]))
 def test_interval_holds_the_mean_and_lies_inside_the_sample(sample, method):
-    sample = sample * 10  # of few numbers the interval may reach beyond them
     interval = st.mean_interval(sample, rng(), method=method, resamples=500)
     slack = 1e-9 * (1 + max(sample))
     assert min(sample) - slack <= interval.low <= interval.mean + slack
