@@ -17,7 +17,8 @@ _PAIRS = ("model.classes", "training.length")  # at least two
 #: Between 0 and 1, both included.
 _SHARES = (
     "model.whitening", "model.unimix", "agent.gamma", "agent.lam", "agent.explore_first", "agent.expectile_reward",
-    "agent.expectile_cost", "agent.slow_fraction", "agent.reach_gamma", "online.offline_share",
+    "agent.expectile_cost", "agent.slow_fraction", "agent.average", "agent.reach_gamma", "training.decay",
+    "online.offline_share",
 )  # fmt: skip
 
 

@@ -279,7 +279,7 @@ def test_every_preset_is_within_its_limits() -> None:
     "override",
     [
         "model.bins=64", "model.stem=3", "model.classes=1", "agent.gamma=1.1", "online.offline_share=1.5",
-        "online.envs=0", "optimiser.critic_rate=-1",
+        "online.envs=0", "optimiser.critic_rate=-1", "training.decay=1.5", "agent.average=2.0", "online.cost_window=-3",
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_named(override: str) -> None:
