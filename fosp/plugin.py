@@ -23,4 +23,9 @@ def register() -> None:
     options |= {lidar_id(task): {"task": task, "observation": "lidar"} for task in TASKS}
     for name, kwargs in options.items():
         if name not in gymnasium.registry:
-            gymnasium.register(id=name, entry_point="fosp.envs.env:SafetyEnv", kwargs=kwargs)
+            gymnasium.register(
+                id=name,
+                entry_point="fosp.envs.env:SafetyEnv",
+                vector_entry_point="fosp.envs.vector:make_vec",
+                kwargs=kwargs,
+            )

@@ -13,6 +13,10 @@ from typing import Any
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+# Mesa's software renderer otherwise shares every picture among threads. On pictures as small as these they wait for
+# each other more than they draw, and several environments side by side get into each other's way.
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
 from fosp.types import UserError
 
 try:
@@ -27,6 +31,7 @@ from fosp.envs.adapter import from_safety_gymnasium
 from fosp.envs.env import CAMERAS, SafetyEnv
 from fosp.envs.suites import SCENARIOS, SUITES, Scenario, Suite, find_scenario, suite_hash
 from fosp.envs.tasks import TASKS, Task, find_task
+from fosp.envs.vector import make_vec
 from fosp.plugin import register
 
 
@@ -53,5 +58,6 @@ __all__ = [
     "find_task",
     "from_safety_gymnasium",
     "make",
+    "make_vec",
     "suite_hash",
 ]

@@ -120,17 +120,18 @@ def test_act(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_env(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "PROCESSES", 1)
     monkeypatch.setattr(env, "RESETS", 2)
     rows = env.measure(Options(repeats=3, seconds=0))
     found = {row["name"]: row for row in rows}
-    plain = found["env, plain mujoco.Renderer loop"]
     for quality in ("fast", "faithful"):
         own = found[f"env {quality}"]
-        ratios = sorted(x / y for x, y in zip(own["samples"], plain["samples"], strict=True))
-        assert len(ratios) == 3 and own["ratio_to_plain"] == pytest.approx(ratios[1])
+        for to, name in (("plain", "env, plain mujoco.Renderer loop"), ("bare", "env, bare MuJoCo loop")):
+            ratios = sorted(x / y for x, y in zip(own["samples"], found[name]["samples"], strict=True))
+            assert len(ratios) == 3 and own[f"ratio_to_{to}"] == pytest.approx(ratios[1])
         assert len(found[f"env {quality}, reset"]["samples"]) == 6
-    assert found["env fast, 1 processes"]["scaling"] > 0 and len(rows) == 6
+    alone, both = (found[f"env fast, vector of {count}"]["samples"] for count in (1, 2))
+    scaling = sorted(x / y for x, y in zip(both, alone, strict=True))[1]
+    assert found["env fast, vector of 2"]["scaling"] == pytest.approx(scaling) and len(rows) == 8
 
 
 def test_data_over_numbers_of_episodes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from fosp.envs import CAMERAS, TASKS, SafetyEnv, find_task, layout, make, render
+from fosp.envs import CAMERAS, TASKS, SafetyEnv, find_task, layout, make, make_vec, render
 from fosp.envs.objects import Goal, Hazards, Vases
 from fosp.envs.render import Painter
 from fosp.envs.scripted import make_behaviour
@@ -276,6 +276,26 @@ def test_an_asynchronous_vector_environment_agrees_with_single_ones() -> None:
     compare_with_single(gymnasium.make_vec("fosp/SafetyPointButton1-v0", num_envs=2, **options), "SafetyPointButton1")
 
 
+def test_the_registered_vector_environment_agrees_with_single_ones_and_keeps_each_to_a_core() -> None:
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    vector = gymnasium.make_vec("fosp/SafetyPointGoal1-v0", num_envs=2)
+    assert isinstance(vector, gymnasium.vector.AsyncVectorEnv) and vector.num_envs == 2
+    if ours:
+        cores = [os.sched_getaffinity(process.pid) for process in vector.processes if process.pid]
+        assert cores == [{sorted(ours)[i % len(ours)]} for i in range(2)]
+        assert os.sched_getaffinity(0) == ours
+    compare_with_single(vector, "SafetyPointGoal1")
+
+
+def test_a_vector_environment_tells_mistakes_before_it_starts_processes() -> None:
+    with pytest.raises(UserError, match="SafetyPointGoal1"):
+        make_vec("SafetyPointGaol1", 2)
+    with pytest.raises(UserError, match="image_size"):
+        make_vec("SafetyPointGoal1", 2, image_size=0)
+    with pytest.raises(UserError, match="num_envs is 0"):
+        make_vec("SafetyPointGoal1", 0)
+
+
 def compare_with_single(vector: Any, name: str) -> None:
     singles = [make(name) for _ in range(2)]
     try:
@@ -345,7 +365,8 @@ def test_the_floor_of_the_image_is_below(name: str, quality: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SafetyPointGoal1", "SafetyPointButton1"])
-def test_drawing_only_what_is_in_view_changes_no_pixel(name: str) -> None:
+def test_drawing_only_what_is_in_view_changes_no_pixel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "_SHAPES", -1)  # leaves MuJoCo's own cylinders
     env = make(name, quality="faithful")
     renderer = mujoco.Renderer(env.world.model, 64, 64)
     option = mujoco.MjvOption()
@@ -361,6 +382,31 @@ def test_drawing_only_what_is_in_view_changes_no_pixel(name: str) -> None:
             assert np.abs(everything.astype(int) - observation[camera_name]).max() <= 3
     renderer.close()
     env.close()
+
+
+def test_cylinders_look_like_those_of_mujoco(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make("SafetyPointGoal1", quality="faithful")
+    env.start(0)
+    images: dict[tuple[str, float], np.ndarray] = {}
+    for kind, changes in {"ours": {}, "mujoco": {"_SHAPES": -1}, "never near": {"_NEAR": np.inf}}.items():
+        for name, value in changes.items():
+            monkeypatch.setattr(render, name, value)
+        painter = Painter(env.world.model, ("vision",), 64, "faithful")
+        yaw, (x, y) = env.world.agent_yaw, env.world.agent_xy
+        for distance in (0.45, 0.6, 1.0, 1.5):
+            env.world.move("goal", (x + distance * np.cos(yaw), y + distance * np.sin(yaw)))
+            env.world.forward()
+            images[kind, distance] = painter.paint(env.world.data)[0].astype(int)
+        painter.close()
+        monkeypatch.undo()
+    env.close()
+
+    def off(kind: str, distance: float) -> float:
+        return np.abs(images[kind, distance] - images["mujoco", distance]).mean()
+
+    assert all(off("ours", distance) < 0.1 for distance in (0.45, 0.6, 1.0, 1.5))
+    assert off("never near", 0.45) > 0.5  # so that the stacks of what is near are there for something
+    assert not np.array_equal(images["ours", 1.5], images["mujoco", 1.5])  # drawn by us indeed
 
 
 def test_fast_images_show_the_reflection_of_what_is_near_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ QUALITIES = ("fast", "faithful")
 FRAMES, PHYSICS_STEPS = 4, 10  # of an agent step
 RESETS = 10
 PROCESSES = 2
-UNIT, PLAIN = "agent steps/s", "env, plain mujoco.Renderer loop"
+UNIT, PLAIN, BARE = "agent steps/s", "env, plain mujoco.Renderer loop", "env, bare MuJoCo loop"
 
 
 def measure(options: Options) -> list[dict[str, Any]]:
-    """Rows of both qualities, of resets, of the plain loop, and of two processes side by side.
+    """Rows of both qualities, of resets, of loops without a task, and of processes side by side.
 
     They take turns in every repeat, and ratios are medians of the ratios within a repeat: the speed of a machine that
     others use too drifts by more than they differ.
@@ -30,16 +30,18 @@ def measure(options: Options) -> list[dict[str, Any]]:
     from fosp.cli import wire
 
     makers = {quality: partial(wire.make_env, options.task, None, quality) for quality in QUALITIES}
-    several = f"env fast, {PROCESSES} processes"
+    alone, several = (f"env fast, vector of {count}" for count in (1, PROCESSES))
     with ExitStack() as stack:
         loops = {f"env {quality}": _steps(make, stack) for quality, make in makers.items()}
         loops[PLAIN] = _plain(makers["fast"], stack)
-        loops[several] = _side_by_side(makers["fast"], stack)
+        loops[BARE] = _plain(makers["fast"], stack, bare=True)
+        loops[alone] = _side_by_side(options.task, 1, stack)
+        loops[several] = _side_by_side(options.task, PROCESSES, stack)
         found: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(options.repeats):
             for name, once in loops.items():
                 found[name] += rates(once, 10, 1, options.seconds)[0]
-    found[several] = [PROCESSES * rate for rate in found[several]]
+    found[several] = [PROCESSES * rate for rate in found[several]]  # of all environments
 
     def ratio(name: str, to: str) -> float:
         return statistics.median(x / y for x, y in zip(found[name], found[to], strict=True))
@@ -47,12 +49,16 @@ def measure(options: Options) -> list[dict[str, Any]]:
     rows = []
     for quality, make in makers.items():
         name = f"env {quality}"
-        to_plain = ratio(name, PLAIN)
-        rows.append(row(name, UNIT, found[name], f"{to_plain:.2f} times the plain loop", ratio_to_plain=to_plain))
+        ratios = {"ratio_to_plain": ratio(name, PLAIN), "ratio_to_bare": ratio(name, BARE)}
+        words = f"{ratios['ratio_to_plain']:.2f} times the plain loop, {ratios['ratio_to_bare']:.2f} times the bare one"
+        rows.append(row(name, UNIT, found[name], words, **ratios))
         rows.append(_resets(quality, make, options))
     rows.append(row(PLAIN, UNIT, found[PLAIN], f"2 cameras, {FRAMES} frames"))
-    scaling = ratio(several, "env fast")
-    rows.append(row(several, UNIT, found[several], f"{scaling:.2f} times one process", scaling=scaling))
+    rows.append(row(BARE, UNIT, found[BARE], "the same without samples, shadows, reflections, sky"))
+    scaling, gain = ratio(several, alone), ratio(several, "env fast")
+    words = f"{scaling:.2f} times a vector of 1, {gain:.2f} times the environment itself"
+    rows.append(row(alone, UNIT, found[alone], "fosp.envs.make_vec"))
+    rows.append(row(several, UNIT, found[several], words, scaling=scaling, ratio_to_env=gain))
     return [{**found, "what": "env", "task": options.task} for found in rows]
 
 
@@ -84,8 +90,11 @@ def _resets(quality: str, make: Any, options: Options) -> dict[str, Any]:
     return row(f"env {quality}, reset", "ms", times, f"{len(times)} layouts")
 
 
-def _plain(make: Any, stack: ExitStack) -> Callable[[], None]:
-    """What one would write first: ``mujoco.Renderer`` and ``mj_step`` on the same model, without a task."""
+def _plain(make: Any, stack: ExitStack, bare: bool = False) -> Callable[[], None]:
+    """What one would write first: ``mujoco.Renderer`` and ``mj_step`` on the same model, without a task.
+
+    ``bare`` leaves out all that costs time and can be left out: how fast this machine is at best.
+    """
     import numpy as np
 
     from fosp.envs import CAMERAS
@@ -96,26 +105,35 @@ def _plain(make: Any, stack: ExitStack) -> Callable[[], None]:
     import mujoco  # after fosp.envs, which tells it how to draw where there is no display
 
     model, data = env.world.model, env.world.data
+    samples, model.vis.quality.offsamples = model.vis.quality.offsamples, 0 if bare else model.vis.quality.offsamples
     renderer = mujoco.Renderer(model, env.image_size, env.image_size)
+    model.vis.quality.offsamples = samples
     stack.callback(renderer.close)
+    option = mujoco.MjvOption()
+    option.geomgroup[:] = 1  # hazards and goals lie in groups that are not drawn unless asked for
+    if bare:
+        flags = mujoco.mjtRndFlag
+        for flag in (flags.mjRND_SHADOW, flags.mjRND_REFLECTION, flags.mjRND_SKYBOX, flags.mjRND_HAZE):
+            renderer.scene.flags[flag] = False
 
     def step() -> None:
         for _ in range(FRAMES):
             data.ctrl[:] = rng.uniform(-1, 1, model.nu)
             mujoco.mj_step(model, data, PHYSICS_STEPS)
         for camera in CAMERAS.values():
-            renderer.update_scene(data, camera)
+            renderer.update_scene(data, camera, option)
             renderer.render()
 
     return step
 
 
-def _side_by_side(make: Any, stack: ExitStack) -> Callable[[], Any]:
-    """A step of all environments of an ``AsyncVectorEnv`` together."""
-    import gymnasium
+def _side_by_side(task: str, count: int, stack: ExitStack) -> Callable[[], Any]:
+    """A step of so many environments together, each in a process of its own."""
     import numpy as np
 
-    env = gymnasium.vector.AsyncVectorEnv([make] * PROCESSES, context="spawn")
+    from fosp.envs import make_vec
+
+    env = make_vec(task, count)
     stack.callback(env.close)
     env.reset(seed=0)
     rng, shape = np.random.default_rng(0), env.action_space.shape
