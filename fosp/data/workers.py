@@ -218,20 +218,26 @@ def how_it_ended(process: Any) -> str:
 
 
 @contextmanager
-def quiet_start(workers: int) -> Iterator[None]:
-    """While processes start: they shall ignore Ctrl-C from their first instruction on, and share the cores.
-
-    Both are inherited: the disposition of SIGINT, and the variables that thread pools read once when they are loaded.
-    """
+def shared_cores(workers: int) -> Iterator[None]:
+    """While processes start: they shall share the cores. Thread pools read these variables once, when loaded."""
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     names = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name not in os.environ]
     os.environ.update(dict.fromkeys(names, threads))
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
         for name in names:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def quiet_start(workers: int) -> Iterator[None]:
+    """``shared_cores`` for processes that also ignore Ctrl-C, from their first instruction on: it is inherited."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        with shared_cores(workers):
+            yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)

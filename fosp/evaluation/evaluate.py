@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fosp.data.collect import rollout
 from fosp.data.episode import summary
-from fosp.data.workers import end_with_parent
+from fosp.data.workers import end_with_parent, shared_cores
 from fosp.evaluation.document import Row, make_document
 from fosp.types import HELD_OUT_SEEDS, Episode, Policy, UserError
 
@@ -38,9 +36,6 @@ class Recording(NamedTuple):
 
     seeds: frozenset[int]
     keep: Callable[[int, Any, Episode, np.ndarray], None]
-
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def evaluate(
@@ -185,7 +180,7 @@ def _run(
         workers, multiprocessing.get_context("spawn"), _start_worker, (makers, make_env, recording)
     )
     try:
-        with _threads_for_children(workers):
+        with shared_cores(workers):
             futures: dict[Future[list[Row]], Job] = {pool.submit(_run_job, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future][0], future.result()
@@ -196,17 +191,3 @@ def _run(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _threads_for_children(workers: int) -> Iterator[None]:
-    """Divides the cores among the workers: thread pools read these variables once, when a process loads them."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update({name: threads for name, value in before.items() if value is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
