@@ -8,10 +8,9 @@ from pathlib import Path
 from fosp.cli.road import Plan, Road, drive
 
 DEMO = Plan(
-    episodes=225,  # and updates: what fits into 20 minutes when two cores have a slow hour
+    episodes=300,
     scenario="larger-hazards",
     preset="laptop",
-    pretrain=("training.updates=2200",),
     cloning=("training.latent_updates=1000",),
     # Offline the budget is one of imagined cost, here of real cost.
     finetune=("online.episodes=40", "online.updates_per_step=0.06", "agent.constraint.budget=6.0"),
