@@ -11,8 +11,8 @@ DEMO = Plan(
     episodes=300,
     scenario="larger-hazards",
     preset="laptop",
-    # A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely finds
-    # them. Staying nearer to the good pairs of the log guards against that; in fine-tuning the world answers itself.
+    # A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely
+    # finds them. Staying nearer to the good pairs of the log guards against that; in fine-tuning the world answers.
     pretrain=("agent.actor_scales.likelihood=1.5",),
     cloning=("training.latent_updates=1000",),
     # Offline the budget is one of imagined cost, here of real cost.
