@@ -13,7 +13,7 @@ DEMO = Plan(
     preset="laptop",
     # A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely
     # finds them. Staying nearer to the good pairs of the log guards against that; in fine-tuning the world answers.
-    pretrain=("agent.actor_scales.likelihood=1.5",),
+    pretrain=("agent.actor_scales.likelihood=1.5", "agent.constraint.budget=6.0"),
     cloning=("training.latent_updates=1000",),
     # Offline the budget is one of imagined cost, here of real cost.
     finetune=(
