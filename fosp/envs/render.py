@@ -235,7 +235,7 @@ class Painter:
 
 
 class _Cylinders:
-    """Stands in for MuJoCo's cylinder, of whose many triangles most change nothing: it draws twice as slowly.
+    """Stands in for MuJoCo's cylinder, whose hundreds of triangles take most of the time and mostly change nothing.
 
     Flat disks look as disks of rings do. Light is computed at corners, so that the sides of something tall and near
     must be cut into ``stacks``, as MuJoCo's are; for anything else one will do.

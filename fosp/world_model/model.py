@@ -59,25 +59,19 @@ class WorldModel(nn.Module):
     def reconstruction_target(self, images: Tensor) -> Tensor:
         """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width."""
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
-            if self.config.decode_width == self.width:
-                small = images.float().mul_(1 / 255)
-                return self.whitening(small) if self.config.whitening else small.sub_(0.5)
-            return self._pooled(images)
+            small = self._pooled(images)
+            return self.whitening(small) if self.config.whitening else small.sub_(0.5)
 
     def _pooled(self, images: Tensor) -> Tensor:
-        """uint8 (N, W, W, C) -> pooled, and whitened or about zero, (N, w, w, C)."""
+        """uint8 (N, W, W, C) -> [0, 1], (N, w, w, C)."""
         cells, side = self.config.decode_width, self.width // self.config.decode_width
+        if side == 1:
+            return images.float().mul_(1 / 255)
         n, _, _, c = images.shape
         # Rows first, in whole lines, then the neighbours within a line as a product: strided sums over bytes are slow.
         lines = images.view(n, cells, side, -1).sum(2, dtype=torch.int16)
-        pool = torch.eye(c, device=images.device) / (255 * side**2)
-        middle = torch.full((c,), 0.5, device=images.device)
-        if self.config.whitening:  # linear too, so it takes no pass of its own
-            middle = self.whitening.mean.repeat(c // 3)
-            whiten = torch.block_diag(*[self.whitening.matrix.T] * (c // 3))
-            pool, middle = pool @ whiten, middle @ whiten
-        pooled = torch.addmm(-middle, lines.float().view(-1, side * c), pool.repeat(side, 1))
-        return pooled.view(n, cells, cells, c)
+        pool = torch.eye(c, device=images.device).repeat(side, 1) / (255 * side**2)  # (side * C, C)
+        return (lines.float().view(-1, side * c) @ pool).view(n, cells, cells, c)
 
     def decode_raw(self, features: Tensor) -> Tensor:
         """(N, F) -> in the space of the target, (N, w, w, C)."""
