@@ -49,6 +49,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
+def several(count: int, things: str) -> str:
+    """``several(1, "episodes")`` is "1 episode"."""
+    return f"{count} {things.removesuffix('s') if count == 1 else things}"
+
+
 @dataclass(frozen=True)
 class Schema:
     """What is seen and what can be done; equal for a dataset, a checkpoint and the environment that they fit.

@@ -184,9 +184,11 @@ def _table(document: dict[str, Any], jobs: Sequence[Job]) -> Any:
     from rich.table import Table
 
     from fosp.evaluation.table import number
+    from fosp.types import several
 
     where = document["scenario"] or "the tasks as they are"
-    table = Table(title=f"behaviours on {document['layouts']} layouts, {where}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = f"behaviours on {several(document['layouts'], 'layouts')}, {where}"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.caption = "means over episodes with 95 % intervals; % of the unsafe return"
     table.add_column("task", no_wrap=True)
     table.add_column("", no_wrap=True)

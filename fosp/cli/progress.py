@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from fosp.types import several
+
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
 DRAW_SECONDS = 0.2  # between two drawings of the bar
 RATE_SECONDS = 60.0  # the rate is that of the last minute, so that it follows the work and the time left does not jump
@@ -96,7 +98,7 @@ class Progress:
         if kind is not None and self.done == self.start:
             return  # it never began: what went wrong is told elsewhere
         seconds = self._clock() - self._began
-        what = f"{self.done} {self.unit}" if kind is None else f"stopped at {self._count()}"
+        what = several(self.done, self.unit) if kind is None else f"stopped at {self._count()}"
         rate = (self.done - self.start) / seconds if seconds > 0 else 0.0
         speed = f", {rate_text(rate, self.unit)}" if rate else ""
         self.message(f"{self.name}: {what} in {duration_text(seconds)}{speed}")
@@ -122,7 +124,7 @@ class Progress:
             self._marks.popleft()
 
     def _count(self) -> str:
-        return f"{self.done} {self.unit}" if self.total is None else f"{self.done}/{self.total} {self.unit}"
+        return several(self.done, self.unit) if self.total is None else f"{self.done}/{self.total} {self.unit}"
 
     def _line(self) -> str:
         parts = [self._count()]

@@ -60,9 +60,10 @@ def learning_summary(run: str | os.PathLike[str]) -> dict[str, Any]:
 def learning_table(run: str | os.PathLike[str]) -> Table:
     """``learning_summary`` for the terminal."""
     from fosp.evaluation.table import number
+    from fosp.types import several
 
     found = learning_summary(run)
-    table = Table(title=f"while learning, on {found['layouts']} layouts ({Path(run)})")
+    table = Table(title=f"while learning, on {several(found['layouts'], 'layouts')} ({Path(run)})")
     for column in ("", "return", "cost", "steps in violation"):
         table.add_column(column, justify="right" if column else "left")
     if found["layouts"]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fosp.data.pictures import draw_actions, draw_returns, draw_sheet, draw_violations
 from fosp.data.store import Store
-from fosp.types import UserError
+from fosp.types import UserError, several
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,13 @@ class Overview:
 
     def facts(self) -> dict[str, str]:
         """Name -> value, in the order of reading."""
+        count = f"{several(self.episodes, 'episodes')}, {several(self.steps, 'agent steps')}"
         return {
             "dataset": str(self.path),
             "task": self.task,
             "scenario": self.scenario or "as registered",
             "created": str(self.created.get("time", "unknown")),
-            "size": f"{self.episodes} episodes, {self.steps} agent steps, {self.size / 1e6:.1f} MB",
+            "size": f"{count}, {self.size / 1e6:.1f} MB",
             "hash": self.hash,
         }
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fosp.data.store import Store
+from fosp.types import several
 
 #: Told apart by the colour-blind too; in alphabetical order of the behaviours, so random is grey and unsafe is red.
 _COLOURS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -44,7 +45,7 @@ def draw_returns(groups: Groups) -> Figure:
     for name, rows in groups.items():
         cost, value = np.array([[row["cost"], row["return"]] for row in rows]).T
         colour = _colour(list(groups), name)
-        label = f"{name}: {len(rows)} episodes, mean return {value.mean():.1f}, mean cost {cost.mean():.1f}"
+        label = f"{name}: {several(len(rows), 'episodes')}, mean return {value.mean():.1f}, mean cost {cost.mean():.1f}"
         axes.scatter(cost, value, s=22, color=colour, alpha=0.65, linewidths=0, label=label, clip_on=False)
         axes.scatter(cost.mean(), value.mean(), s=110, marker="D", color=colour, edgecolors="black", zorder=3)
     axes.scatter([], [], s=110, marker="D", color="white", edgecolors="black", label="mean of a behaviour")

@@ -172,9 +172,11 @@ class Hazards(Objects):
 
     def cost(self, world: World) -> dict[str, float]:
         """How deep the agent's body frame is inside the discs, metres; exactly on the rim costs nothing."""
-        offsets = world.positions(self.kind)[:, :2] - world.agent_xy
-        depths = self.radius - np.sqrt(np.square(offsets).sum(axis=1))
-        return {"hazards": float(depths[depths > 0].sum())}
+        agent_x, agent_y = world.agent_xy.tolist()
+        depth = 0.0
+        for x, y, _ in world.positions(self.kind).tolist():  # for so few numbers, several times faster than arrays
+            depth += max(self.radius - math.sqrt((x - agent_x) ** 2 + (y - agent_y) ** 2), 0.0)
+        return {"hazards": depth}
 
 
 @dataclass(frozen=True, kw_only=True)

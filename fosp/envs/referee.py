@@ -79,9 +79,10 @@ class Referee:
         reward, achieved = self._reward(info)
         self.world.forward(again=True)
         magnitudes = self._magnitudes()
-        for term, magnitude in magnitudes.items():
-            info[f"cost_{term}"] += float(magnitude > 0)
-        info["cost"] += float(any(magnitude > 0 for magnitude in magnitudes.values()))
+        violated = [term for term, magnitude in magnitudes.items() if magnitude > 0]
+        for term in violated:
+            info[f"cost_{term}"] += 1.0
+        info["cost"] += float(bool(violated))
         self.task.after_cost(self.world, magnitudes)
         for objects in self._fading:
             objects.fade(self.world, magnitudes)
@@ -103,7 +104,7 @@ class Referee:
         self.distances = now
         for term, value in progress.items():
             info[f"reward_{term}"] += value
-        achieved = self.task.achieved(self.world)
+        achieved = self.task.achieved(self.world, now)
         info["reward_goal"] += float(achieved)
         info["goal_met"] += float(achieved)
         total = sum(progress.values()) + float(achieved)

@@ -15,6 +15,15 @@ from fosp.envs.scene import build
 from fosp.envs.tasks.base import Task
 
 PHYSICS_STEPS = 10  # per frame
+_VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)
+
+
+def _rows(bodies: np.ndarray) -> slice:
+    """The bodies of a kind, (count,), which ``scene.build`` makes one after the other."""
+    first, last = (int(bodies[0]), int(bodies[-1])) if len(bodies) else (0, -1)
+    if (np.diff(bodies) != 1).any():
+        raise ValueError(f"bodies {bodies} do not follow each other")
+    return slice(first, last + 1)
 
 
 class World:
@@ -31,6 +40,7 @@ class World:
         self.body = {"agent": self.model.body("agent").id}
         self.body |= {name: self.model.body(o.body(name)).id for o in task.objects for name in o.names}
         self._of_kind = {o.kind: np.array([self.body[n] for n in o.names], dtype=int) for o in task.objects}
+        self._rows = {kind: _rows(bodies) for kind, bodies in self._of_kind.items()}
         self._height = {name: float(self.model.body_pos[i, 2]) for name, i in self.body.items()}
         self._free_qpos, self._free_dof = self._free_joints()
         self._objects = task.objects
@@ -87,7 +97,7 @@ class World:
         original calls ``mj_forward`` several times in one state, which refines where the solver starts in the next.
         """
         if again:
-            mujoco.mj_forwardSkip(self.model, self.data, int(mujoco.mjtStage.mjSTAGE_VEL), 0)
+            mujoco.mj_forwardSkip(self.model, self.data, _VELOCITY, 0)
         else:
             mujoco.mj_forward(self.model, self.data)
         # MuJoCo 2.3 did this by itself, later versions do not; it decides where the solver starts in the next step.
@@ -149,7 +159,7 @@ class World:
 
     def positions(self, kind: str) -> np.ndarray:
         """World positions of all objects of a kind, (count, 3), metres. A copy."""
-        return self.data.xpos[self._of_kind[kind]]
+        return self.data.xpos[self._rows[kind]].copy()
 
     def alpha(self, kind: str) -> float:
         """Opacity of the objects of a kind, 0..1."""

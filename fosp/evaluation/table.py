@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fosp.types import several
+
 _COLOURS = {"yes": "green", "no": "red", "not enough episodes": "yellow"}
 
 
@@ -16,7 +18,8 @@ def format_table(document: Mapping[str, Any]) -> Table:
     """One row per policy: return, cost, shares, worst costs and the verdict, each with its 95 % interval."""
     runs = f"{document['runs']} runs on " if "runs" in document else ""
     where = document["scenario"] or "usual layouts"
-    table = Table(title=f"{document['task']}, {where}: {runs}{len(document['seeds'])} {document['layouts']} layouts")
+    layouts = several(len(document["seeds"]), f"{document['layouts']} layouts")
+    table = Table(title=f"{document['task']}, {where}: {runs}{layouts}")
     table.add_column("policy")
     for name in ("return", "cost", "over limit", "steps in violation", "worst 10 % cost"):
         table.add_column(name, justify="right")

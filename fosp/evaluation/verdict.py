@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fosp.evaluation import statistics
+from fosp.types import several
 
 YES, NO, UNDECIDED = "yes", "no", "not enough episodes"
 #: Below this number of episodes neither bound deserves trust, whatever it says: ten equal costs have no spread.
@@ -72,7 +73,7 @@ def verdict(
     n, mean = sample.size, float(sample.mean())
     low, high = bounds(sample, confidence, rng or np.random.default_rng(0))
     percent = f"{100 * confidence:g} %"
-    seen = f"mean cost {mean:.1f} over {n} episode{'s' if n > 1 else ''}, limit {limit:g}"
+    seen = f"mean cost {mean:.1f} over {several(n, 'episodes')}, limit {limit:g}"
     if limit <= 0.0 and mean > 0.0:  # one violation refutes a limit of zero, however few the episodes
         return Verdict(NO, f"A limit of zero is broken by the first violation ({seen}).", low, high)
     if n < MIN_EPISODES:

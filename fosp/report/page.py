@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fosp.report import films, sections, words
 from fosp.report.load import Run, load_rollout, load_run
-from fosp.types import UserError
+from fosp.types import UserError, several
 
 
 def build_report(
@@ -109,7 +109,7 @@ def _summary(
         )
     for run in online:
         where = f"to the scenario “{run['scenario']}”" if run["scenario"] else "to the place where it is used"
-        parts.append(f"It was then adapted online {where} over {run['episodes']} episodes.")
+        parts.append(f"It was then adapted online {where} over {several(run['episodes'], 'episodes')}.")
     return " ".join(parts)
 
 

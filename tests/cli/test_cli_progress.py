@@ -7,6 +7,7 @@ import io
 import pytest
 
 from fosp.cli.progress import LINE_SECONDS, Progress, duration_text, rate_text
+from fosp.types import several
 
 
 class Clock:
@@ -109,6 +110,14 @@ def test_a_terminal_gets_a_bar() -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_one_is_no_plural() -> None:
+    stream = io.StringIO()
+    with Progress("collect", 1, "episodes", stream=stream) as progress:
+        progress.advance()
+    assert "1 episode in" in stream.getvalue()
+    assert [several(n, "layouts") for n in (0, 1, 2)] == ["0 layouts", "1 layout", "2 layouts"]
 
 
 def test_rates_read_well() -> None:

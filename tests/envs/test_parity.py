@@ -28,7 +28,7 @@ from fosp.envs.parity import (
     recordings,
     shortcomings,
 )
-from fosp.envs.render import Painter
+from fosp.envs.render import _Views
 from fosp.envs.replay import SAME
 from fosp.envs.tasks.base import Task
 from fosp.envs.tasks.button import ButtonTask
@@ -176,10 +176,13 @@ def test_things_that_do_not_come_back_are_noticed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_things_that_are_not_drawn_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hide(self: Painter, *_: Any) -> None:  # the groups as they are by themselves
-        self._option.geomgroup[:] = (1, 1, 1, 0, 0, 0)
+    choose = _Views.choose
 
-    monkeypatch.setattr(Painter, "_choose_visible", hide)
+    def hide(self: _Views, *arguments: Any) -> Any:  # all but the floor
+        needed, *others = choose(self, *arguments)
+        return needed & self.planes, *others
+
+    monkeypatch.setattr(_Views, "choose", hide)
     assert {"image_faithful_worst", "image_fast_worst"} <= outside("SafetyPointGoal2_seed1")
 
 

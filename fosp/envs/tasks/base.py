@@ -81,8 +81,8 @@ class Task:
         """Distances in metres whose decrease over a frame is rewarded one to one, by reward term."""
         raise NotImplementedError
 
-    def achieved(self, world: World) -> bool:
-        """Whether the goal is reached in the present state."""
+    def achieved(self, world: World, distances: Mapping[str, float]) -> bool:
+        """Whether the goal is reached in the present state, whose ``distances`` are known already."""
         raise NotImplementedError
 
     def after_cost(self, world: World, magnitudes: Mapping[str, float]) -> None:

@@ -49,7 +49,7 @@ class ButtonTask(Task):
     def distances(self, world: World) -> dict[str, float]:
         return {"distance": math.dist(world.position("goal")[:2], world.agent_xy)}
 
-    def achieved(self, world: World) -> bool:
+    def achieved(self, world: World, distances: Mapping[str, float]) -> bool:
         return bool(world.agent_contacts(Buttons.kind)[world.memory[GOAL_BUTTON]])
 
     def after_cost(self, world: World, magnitudes: Mapping[str, float]) -> None:

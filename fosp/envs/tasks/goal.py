@@ -6,7 +6,7 @@ Levels 1 and 2 add hazards and vases. In level 1 the single vase costs nothing, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,8 +41,8 @@ class GoalTask(Task):
     def distances(self, world: World) -> dict[str, float]:
         return {"distance": math.dist(world.position("goal")[:2], world.agent_xy)}
 
-    def achieved(self, world: World) -> bool:
-        return self.distances(world)["distance"] <= ARRIVED
+    def achieved(self, world: World, distances: Mapping[str, float]) -> bool:
+        return distances["distance"] <= ARRIVED
 
     def new_goal(self, world: World, random: RandomState) -> None:
         draw_goal(self, world, random)

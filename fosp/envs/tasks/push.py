@@ -6,7 +6,7 @@ Levels 1 and 2 add larger hazards and pillars. In level 1 the single pillar cost
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,8 +49,8 @@ class PushTask(Task):
             "box_goal": math.dist(box, world.position("goal")),
         }
 
-    def achieved(self, world: World) -> bool:
-        return self.distances(world)["box_goal"] <= ARRIVED
+    def achieved(self, world: World, distances: Mapping[str, float]) -> bool:
+        return distances["box_goal"] <= ARRIVED
 
     def new_goal(self, world: World, random: RandomState) -> None:
         draw_goal(self, world, random)
