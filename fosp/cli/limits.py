@@ -18,7 +18,7 @@ _PAIRS = ("model.classes", "training.length")  # at least two
 _SHARES = (
     "model.whitening", "model.unimix", "agent.gamma", "agent.lam", "agent.explore_first", "agent.expectile_reward",
     "agent.expectile_cost", "agent.slow_fraction", "agent.average", "agent.reach_gamma", "training.decay",
-    "online.offline_share",
+    "online.offline_share", "online.decay",
 )  # fmt: skip
 
 

@@ -115,6 +115,7 @@ def build_learner(config: RunConfig, schema: Schema, device: torch.device) -> Le
 
 
 def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
+    agent.model.rssm.by_hand = config.training.precision != "float32"  # the reference leaves gradients to autograd
     autocast = pick_autocast(config.training.precision, device)
     compiled = pick_compiler(config.training.compile, device)
     return Learner(agent, config.optimiser, config.seed, device, autocast, compiled)

@@ -34,6 +34,8 @@ class OnlineConfig:
     # Episodes last acted whose mean cost the constraint answers; 0 for imagined cost, which differs from what happens
     # by a factor that no log can tell, least of all where the constraints are new. [ours]
     cost_window: int = 20
+    # Last share of the rounds in which the learning rates fall in steps towards zero, as in pretraining. [ours]
+    decay: float = 0.0
     save_every: int = 20  # episodes
 
 
@@ -88,6 +90,7 @@ def finetune(
             if book.holds(group) and trainer.learner.updates >= due:
                 continue  # of an earlier session
             trainer.sampler.refresh(len(earlier))
+            trainer.learner.scale_rates(_rate(begin, len(seeds), config))
             if earlier and config.cost_window > 0:
                 trainer.learner.heed(book.cost(earlier[-config.cost_window :]))
             waited = _round(trainer, actor, book, group, due, bar)
@@ -98,6 +101,12 @@ def finetune(
     path = trainer.save()
     trainer.run.close()
     return path
+
+
+def _rate(begin: int, episodes: int, config: OnlineConfig) -> float:
+    """Share of the learning rates in the round that begins after so many of the episodes. The last has no group."""
+    rounds, done = -(-episodes // config.envs) + 1, begin // config.envs
+    return min(1.0, (rounds - done) / (config.decay * rounds)) if config.decay > 0 else 1.0
 
 
 def _round(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fosp.nets.distributions import mix_uniform, straight_through
 from fosp.nets.layers import MLP, GRUCell
+from fosp.world_model.filtering import Filter
 
 
 class Latent(NamedTuple):
@@ -39,6 +40,7 @@ class RSSM(nn.Module):
     ) -> None:
         super().__init__()
         self.groups, self.classes, self.deter, self.unimix = groups, classes, deter, unimix
+        self.by_hand = True  # on a processor, filter with the gradient that ``filtering`` writes out
         self.inputs = nn.Sequential(
             nn.Linear(groups * classes + actions, units, bias=False), nn.LayerNorm(units, eps=1e-3), nn.SiLU()
         )
@@ -90,6 +92,9 @@ class RSSM(nn.Module):
         batch, time = is_first.shape
         seen = self.post_image(embedding)  # (B, T, units)
         going = 1.0 - is_first.float()  # (B, T)
+        if self.by_hand and seen.is_cpu and not torch.compiler.is_compiling():
+            latents, posts = self._filter(seen, action, going, noise)
+            return latents, posts, self.prior_log_probs(latents.h)
         latent = self.initial(batch, embedding.device)
         previous = torch.zeros_like(action[:, 0])  # (B, A)
         hs, zs, posts = [], [], []
@@ -103,3 +108,13 @@ class RSSM(nn.Module):
             posts.append(log_probs)
         latents = Latent(torch.stack(hs, 1), torch.stack(zs, 1))
         return latents, torch.stack(posts, 1), self.prior_log_probs(latents.h)
+
+    def _filter(self, seen: Tensor, action: Tensor, going: Tensor, noise: Tensor) -> tuple[Latent, Tensor]:
+        """The loop of ``observe`` by ``Filter``: (B, T, units), (B, T, A), (B, T), (B, T, S, K)."""
+        keep = going.unsqueeze(-1)
+        before = nn.functional.pad(action[:, :-1], (0, 0, 1, 0)) * keep
+        rows = [x.transpose(0, 1) for x in (seen.float(), before, keep, noise)]
+        parts = (self.inputs, self.cell.gates, self.cell.norm, self.post_memory, self.post_out)
+        weights = [weight for part in parts for weight in part.parameters()]
+        h, z, log_probs = (x.transpose(0, 1) for x in Filter.apply(*rows, self.unimix, *weights))
+        return Latent(h, z), log_probs

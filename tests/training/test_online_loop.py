@@ -142,6 +142,21 @@ class Watched:
         return given
 
 
+def test_rates_fall_in_the_last_rounds(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    finetune(whole, acting(World()), FakeStore(), range(100, 200), config(decay=0.5), FakeProgress())
+    assert whole.learner.shares == [1.0, 1.0, 1.0, 0.5]  # type: ignore[attr-defined]  # three groups, and the last round
+    store = FakeStore()
+    with pytest.raises(KeyboardInterrupt):
+        finetune(trainer(tmp_path / "cut"), acting(World(9)), store, range(100, 200), config(decay=0.5), FakeProgress())
+    again = trainer(tmp_path / "cut")
+    finetune(again, acting(World()), store, range(100, 200), config(decay=0.5), FakeProgress())
+    assert again.learner.shares[-1] == 0.5  # type: ignore[attr-defined]
+    plain = trainer(tmp_path / "plain")
+    finetune(plain, acting(World()), FakeStore(), range(100, 200), config(), FakeProgress())
+    assert plain.learner.shares == [1.0] * 4  # type: ignore[attr-defined]
+
+
 def test_learning_goes_on_while_acting(tmp_path: Path) -> None:
     made, weights = trainer(tmp_path), []
     actor = Watched(lambda: made.learner.updates)

@@ -10,10 +10,11 @@ from torch import Tensor
 from fosp.world_model import Latent, WorldModel
 
 
-@pytest.fixture
-def model() -> WorldModel:
+@pytest.fixture(params=[True, False], ids=["by hand", "autograd"])
+def model(request: pytest.FixtureRequest) -> WorldModel:
     model = world_model()
     stir(model)
+    model.rssm.by_hand = request.param
     return model
 
 
@@ -172,3 +173,39 @@ def test_an_imagined_step_and_an_observed_one_share_their_memory(model: WorldMod
     assert torch.equal(imagined.h, observed.h)
     mode = model.rssm.prior_log_probs(imagined.h).argmax(-1)
     assert torch.equal(imagined.z.argmax(-1), mode)
+
+
+def test_the_written_gradient_is_that_of_autograd() -> None:
+    model = world_model()
+    stir(model)
+    embedding, action = sequence(model)
+    embedding.requires_grad_()
+    is_first = no_starts()
+    is_first[0, 0] = is_first[1, 2] = True
+    draw = generator(1)
+    found = []
+    for by_hand in (False, True):
+        model.rssm.by_hand = by_hand
+        model.zero_grad()
+        embedding.grad = None
+        latents, post, prior = model.observe(embedding, action, is_first, noise())
+        outputs = (latents.h, latents.z, post, prior)
+        if not found:
+            weights = [torch.randn(x.shape, generator=draw) for x in outputs]
+        torch.stack([(x * weight).sum() for x, weight in zip(outputs, weights, strict=True)]).sum().backward()
+        gradients = [x.grad for x in (embedding, *model.rssm.parameters()) if x.grad is not None]
+        assert len(gradients) == 1 + len(list(model.rssm.parameters())) and all(x.any() for x in gradients)
+        found.append([x.detach().clone() for x in (*outputs, *gradients)])
+    for plain, written in zip(*found, strict=True):
+        torch.testing.assert_close(written, plain, rtol=1e-4, atol=2e-5)
+
+
+def test_autocast_leaves_the_written_loop_in_float32() -> None:
+    model = world_model()
+    embedding, action = sequence(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        latents, post, _ = model.observe(embedding, action, no_starts(), noise())
+        latents.h.sum().backward()
+    assert latents.h.dtype == latents.z.dtype == post.dtype == torch.float32
+    weights = (model.rssm.cell.gates.weight, model.rssm.post_image.weight)
+    assert all(weight.grad is not None and weight.grad.dtype == torch.float32 for weight in weights)
