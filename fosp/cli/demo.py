@@ -12,15 +12,17 @@ DEMO = Plan(
     scenario="larger-hazards",
     preset="laptop",
     # A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely
-    # finds them. Staying nearer to the good pairs of the log guards against that; in fine-tuning the world answers.
+    # finds them. Staying nearer to the good pairs of the log guards against that.
     pretrain=("agent.actor_scales.likelihood=1.5", "agent.constraint.budget=6.0"),
     cloning=("training.latent_updates=1000",),
     # Offline the budget is one of imagined cost, here of real cost.
     finetune=(
-        "online.episodes=40",
-        "online.updates_per_step=0.06",
+        "online.episodes=32",
+        "online.updates_per_step=0.1",
+        "online.decay=0.5",
         "agent.constraint.budget=6.0",
-        "agent.actor_scales.likelihood=0.15",
+        "agent.constraint.step=1e-3",
+        "agent.actor_scales.likelihood=1.5",
     ),
 )
 
