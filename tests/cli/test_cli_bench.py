@@ -125,13 +125,13 @@ def test_env(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {row["name"]: row for row in rows}
     for quality in ("fast", "faithful"):
         own = found[f"env {quality}"]
-        for to, name in (("plain", "env, plain mujoco.Renderer loop"), ("bare", "env, bare MuJoCo loop")):
+        for to, name in (("plain", env.PLAIN), ("bare", env.BARE), ("least", env.LEAST)):
             ratios = sorted(x / y for x, y in zip(own["samples"], found[name]["samples"], strict=True))
             assert len(ratios) == 3 and own[f"ratio_to_{to}"] == pytest.approx(ratios[1])
         assert len(found[f"env {quality}, reset"]["samples"]) == 6
     alone, both = (found[f"env fast, vector of {count}"]["samples"] for count in (1, 2))
     scaling = sorted(x / y for x, y in zip(both, alone, strict=True))[1]
-    assert found["env fast, vector of 2"]["scaling"] == pytest.approx(scaling) and len(rows) == 8
+    assert found["env fast, vector of 2"]["scaling"] == pytest.approx(scaling) and len(rows) == 9
 
 
 def test_data_over_numbers_of_episodes(tmp_path: Path) -> None:
