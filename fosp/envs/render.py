@@ -58,18 +58,9 @@ def _use_context() -> Any:
         )
     if not hasattr(_contexts, "context"):
         _contexts.context = _create_context()
-        _contexts.handle = _current()
         _drawing_process = os.getpid()
-    if _current() != _contexts.handle:  # somebody else draws in this thread; to make it current always takes longer
-        _contexts.context.make_current()
+    _contexts.context.make_current()
     return _contexts.context
-
-
-def _current() -> Any:
-    """The GL context that is current in this thread, as GL's library knows it."""
-    from OpenGL import platform  # looks for the library that MuJoCo has chosen when it was imported
-
-    return platform.GetCurrentContext()
 
 
 def _create_context() -> Any:

@@ -104,7 +104,8 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["gflop"]["matmul"] > 0 and (row["gflop"]["convolution"] > 0) == (row["stage"] == "images")
         assert 0 < row["share"] < 1 and 50e6 < row["peak_bytes_before"] <= row["peak_bytes"] < 3e9
         assert row["config"]["model"]["deter"] == 8 and row["config"]["training"]["precision"] == row["precision"]
-    assert rows[0]["gflop"] == rows[2]["gflop"]  # bfloat16 computes the same products
+    # bfloat16 computes the same products; the written gradient also that of the state before the first row.
+    assert rows[0]["gflop"] == pytest.approx(rows[2]["gflop"], rel=1e-4)
     assert "train laptop" in capsys.readouterr().out
 
 
