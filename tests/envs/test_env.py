@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,7 @@ def test_the_floor_of_the_image_is_below(name: str, quality: str) -> None:
 @pytest.mark.parametrize("name", ["SafetyPointGoal1", "SafetyPointButton1"])
 def test_drawing_only_what_is_in_view_changes_no_pixel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "_SHAPES", -1)  # leaves MuJoCo's own cylinders
+    monkeypatch.setattr(render, "_merge_planes", lambda context, model: None)  # and its floor
     env = make(name, quality="faithful")
     renderer = mujoco.Renderer(env.world.model, 64, 64)
     option = mujoco.MjvOption()
@@ -407,6 +409,31 @@ def test_cylinders_look_like_those_of_mujoco(monkeypatch: pytest.MonkeyPatch) ->
     assert all(off("ours", distance) < 0.1 for distance in (0.45, 0.6, 1.0, 1.5))
     assert off("never near", 0.45) > 0.5  # so that the stacks of what is near are there for something
     assert not np.array_equal(images["ours", 1.5], images["mujoco", 1.5])  # drawn by us indeed
+
+
+@pytest.mark.parametrize("quality", ["fast", "faithful"])
+def test_the_floor_in_one_piece_looks_like_mujocos(quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make("SafetyPointGoal1")
+    env.start(0)
+    model, merge = env.world.model, render._merge_planes
+    small = copy.copy(model)
+    small.geom("floor").size[:2] = 0.3
+
+    def image(merge_planes: Callable[..., None]) -> np.ndarray:
+        monkeypatch.setattr(render, "_merge_planes", merge_planes)
+        painter = Painter(model, ("vision", "vision_back"), 64, quality)
+        try:
+            return np.stack(painter.paint(env.world.data)).astype(int)
+        finally:
+            painter.close()
+
+    mujocos = image(lambda context, model: None)
+    assert np.abs(image(merge) - mujocos).mean() < 0.05
+    assert np.abs(image(lambda context, model: merge(context, small)) - mujocos).mean() > 5  # it is ours that is drawn
+    # A lamp above the middle, where the corners are dark. Its angle of 100 degrees is an error of GL, not one of ours.
+    model.light_type[:] = int(mujoco.mjtLightType.mjLIGHT_SPOT)
+    assert np.array_equal(image(merge), image(lambda context, model: None))
+    env.close()
 
 
 def test_fast_images_show_the_reflection_of_what_is_near_only(monkeypatch: pytest.MonkeyPatch) -> None:
