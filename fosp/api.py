@@ -6,7 +6,7 @@
     result = fosp.evaluate({"offline": offline, "tuned": tuned}, scenario="larger-hazards")
     fosp.write_report(["runs/offline", "runs/tuned"], "report.html")
 
-Every function can be interrupted and called again with the same arguments: it goes on where it stopped.
+What collects or learns can be interrupted and called again with the same arguments: it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -78,10 +79,12 @@ def collect(
     make_env = partial(wire.make_env, task, scenario, quality)
     make_env().close()  # what is unknown is told before any process starts
     make: Callable[..., Any] = make_behaviour
+    source = None
     if checkpoint is not None:
-        behaviours, noises = ("policy",), (0.0,)
-        make = partial(_trained_behaviour, os.fspath(checkpoint))
-        _same_schema(wire.load_policy(checkpoint).schema, make_env, checkpoint)
+        path = _resolve(checkpoint)  # once, as its run may go on learning meanwhile
+        behaviours, noises, source = ("policy",), (0.0,), _origin(path)
+        make = partial(_trained_behaviour, path)
+        _same_schema(wire.load_policy(path).schema, make_env, checkpoint)
     else:
         for name, noise in product(behaviours, noises):
             make_behaviour(name, noise=noise)
@@ -99,12 +102,12 @@ def collect(
             plan,
             workers=_workers(workers, len(plan)),
             scenario=_name(scenario),
-            created={"quality": quality, "checkpoint": None if checkpoint is None else os.fspath(checkpoint)},
+            created={"quality": quality, "checkpoint": source},
             progress=show,
         )
 
 
-def _trained_behaviour(path: str, name: str, seed: int = 0, noise: float = 0.0) -> Any:
+def _trained_behaviour(path: Path, name: str, seed: int = 0, noise: float = 0.0) -> Any:
     return wire.load_policy(path, explore=True, seed=seed)
 
 
@@ -132,6 +135,11 @@ def pretrain(
         raise unknown("method", method, METHODS)
     if model_from is not None and method != "cloning":
         raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
+    for given in overrides if model_from is not None else ():
+        if given.startswith(("model.", "agent.")):
+            raise UserError(
+                f"--set {given} has no effect: --model-from {model_from} brings its own sizes; leave it out"
+            )
     settings = resolve(preset, os.fspath(config) if config else None, [*overrides, *_computing(precision, compile)])
     limits.check(settings)
     limits.check_shared(settings, parallel.world_size())
@@ -210,6 +218,10 @@ def _suites(task: str) -> dict[str, str]:
     return {"held-out": suite_hash(task, "held-out", SUITES["held-out"].trials[0].seeds)}
 
 
+def _resolve(path: PathLike) -> Path:
+    return checkpoint.resolve(path)  # for functions with a parameter of this name
+
+
 def _origin(source: Path) -> dict[str, str]:
     """A checkpoint that a run starts from: where it lies, and the hash by which it is known again."""
     return {"path": os.path.relpath(source), "hash": checkpoint.check_files(source)}
@@ -275,6 +287,7 @@ def finetune(
 
     parallel.refuse("finetune")
     source = checkpoint.resolve(checkpoint_path)
+    _workers(workers, 1)  # a wrong number is told now, not after learning
     agent, facts = wire.load_agent(source)
     if facts["method"] != "fosp":
         raise UserError(f"checkpoint {source} is of method {facts['method']}; only a policy with critics is fine-tuned")
@@ -425,7 +438,7 @@ def evaluate(
     named = by_label([(str(k), p) for k, p in given.items()] if given is not None else [("", p) for p in checkpoints])
     if not named:
         raise UserError("there is no checkpoint to evaluate; name at least one run folder")
-    _check_evaluation(episodes, record, samples, out)
+    _check_evaluation(episodes, record, samples, out, cost_limit)
     paths = {label: checkpoint.resolve(path) for label, path in named.items()}
     facts = {label: checkpoint.read_config(path) for label, path in paths.items()}
     task = find_task(task or next(iter(facts.values()))["schema"]["task"]).id
@@ -473,6 +486,8 @@ def _evaluate(
 
 
 def _workers(workers: int | None, jobs: int) -> int:
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers {workers} must not be negative; 0 does all in one process")
     return min(jobs, os.cpu_count() or 1) if workers is None else workers
 
 
@@ -491,7 +506,11 @@ def by_label(pairs: Iterable[tuple[str, PathLike]]) -> dict[str, PathLike]:
     return found
 
 
-def _check_evaluation(episodes: int, record: int, samples: int | None, out: PathLike | None) -> None:
+def _check_evaluation(
+    episodes: int, record: int, samples: int | None, out: PathLike | None, cost_limit: float
+) -> None:  # fmt: skip
+    if not (math.isfinite(cost_limit) and cost_limit >= 0):
+        raise UserError(f"--cost-limit {cost_limit:g} must be a cost per episode, at least 0")
     if episodes < 1:
         raise UserError(f"--episodes {episodes} must be at least 1")
     if not 0 <= record <= episodes:

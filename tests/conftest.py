@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -12,6 +13,11 @@ if sys.platform.startswith("linux"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The networks here are tiny: a second thread costs more than it brings, and against a busy core many times more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The full recordings of the original are used where they lie beside the clone; its own extracts always are.
+_recordings = Path(__file__).parents[2] / "shared" / "parity"
+if _recordings.is_dir():
+    os.environ.setdefault("FOSP_PARITY_DIR", str(_recordings))
 
 # No deadline: a shared machine may be slow at any moment, which says nothing about the code.
 settings.register_profile("fosp", deadline=None)

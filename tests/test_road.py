@@ -41,6 +41,10 @@ TINY = (
 )  # fmt: skip
 
 
+#: What the README gives to fine-tuning.
+ALLOWED = ("agent.constraint.budget=3", "agent.constraint.step=1e-3")
+
+
 @dataclass(frozen=True)
 class Road:
     """What the road left behind."""
@@ -58,7 +62,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     """The very lines that the README shows, with a default preset that is tiny and with few, short runs."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     folder = tmp_path_factory.mktemp("road")
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setitem(presets.PRESETS, "laptop", presets.resolve("laptop", overrides=TINY))
@@ -247,7 +251,8 @@ def test_finished_fine_tuning_acts_no_more(road: Road, monkeypatch: pytest.Monke
     names = ("episodes.jsonl", "frozen.jsonl", "metrics.jsonl", "checkpoints/last/manifest.json")
     before = [(road.folder / "tuned" / name).read_bytes() for name in names]
     monkeypatch.setattr(simulator.SafetyEnv, "step", None)
-    path = fosp.finetune(road.folder / "offline", road.folder / "tuned", scenario=SCENARIO, workers=0)
+    given: dict[str, Any] = {"scenario": SCENARIO, "overrides": ALLOWED, "workers": 0}
+    path = fosp.finetune(road.folder / "offline", road.folder / "tuned", **given)
     assert path.resolve() == road.tuned.resolve()
     assert [(road.folder / "tuned" / name).read_bytes() for name in names] == before
 
@@ -256,7 +261,7 @@ def test_finished_fine_tuning_acts_no_more(road: Road, monkeypatch: pytest.Monke
     ("changes", "word"), [({"seed": 1}, "seed"), ({"scenario": "more-hazards"}, "scenario"), ({"seed": 100}, "--seed")]
 )
 def test_other_fine_tuning_in_the_same_folder_is_refused(road: Road, changes: dict[str, Any], word: str) -> None:
-    given = {"scenario": SCENARIO, **changes}
+    given = {"scenario": SCENARIO, "overrides": ALLOWED, **changes}
     with pytest.raises(fosp.UserError, match=word):
         fosp.finetune(road.folder / "offline", road.folder / "tuned", **given)
 
@@ -421,6 +426,20 @@ def test_a_trained_policy_collects(road: Road, tmp_path: Path) -> None:
     assert (row["behaviour"], row["seed"], row["steps"]) == ("policy", 7, STEPS)
     with pytest.raises(fosp.UserError, match="checkpoint"):  # a dataset does not become a mixture
         fosp.collect(TASK, tmp_path / "log", episodes=2, seed=7, workers=0)
+
+
+def test_a_log_of_a_policy_is_of_one_checkpoint(road: Road, tmp_path: Path) -> None:
+    shutil.copytree(road.folder / "offline", tmp_path / "run", symlinks=True)
+    given: dict[str, Any] = {"seed": 7, "checkpoint": tmp_path / "run", "workers": 0}
+    fosp.collect(TASK, tmp_path / "log", episodes=1, **given).close()
+    (tmp_path / "run").rename(tmp_path / "moved")  # the same weights, wherever they lie
+    with fosp.collect(TASK, tmp_path / "log", episodes=2, **{**given, "checkpoint": tmp_path / "moved"}) as store:
+        assert len(store) == 2
+    link = tmp_path / "moved" / "checkpoints" / "last"
+    link.unlink()
+    link.symlink_to("00000004")  # as if the run had gone on, or back
+    with pytest.raises(fosp.UserError, match="was made with checkpoint"):
+        fosp.collect(TASK, tmp_path / "log", episodes=3, **{**given, "checkpoint": tmp_path / "moved"})
 
 
 # ------------------------------------------------------------------------------------------------- interruption

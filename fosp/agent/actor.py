@@ -19,7 +19,7 @@ from fosp.nets.layers import MLP
 
 @dataclass(frozen=True)
 class ActorScales:
-    """Weights of the ways to extract a policy from the critics; section "Extraction" of the docs has the comparison."""
+    """Weights of the ways to extract a policy from the critics; docs/method.md, "Pathwise ascent", says why several."""
 
     likelihood: float = 0.3  # weighted log-likelihood of the log's actions
     pathwise: float = 1.0  # ascent of the critics' score through the policy's own sample

@@ -96,8 +96,13 @@ class Agent(nn.Module):
                 "episode, at least 1, since the budget is a cost per episode"
             )
         self.steps_per_episode = schema.max_steps
-        self.mirror = schema.mirror if config.mirror else ()
+        self._mirror = schema.mirror
         self.team = ALONE  # those that learn of other rows of each batch
+
+    @property
+    def mirror(self) -> tuple[float, ...]:
+        """Signs of the actions in the mirrored world, where that is learned from too."""
+        return self._mirror if self.config.mirror else ()
 
     @property
     def policy(self) -> Actor:

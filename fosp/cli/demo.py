@@ -11,19 +11,9 @@ DEMO = Plan(
     episodes=300,
     scenario="larger-hazards",
     preset="laptop",
-    # A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely
-    # finds them. Staying nearer to the good pairs of the log guards against that.
-    pretrain=("agent.actor_scales.likelihood=1.5", "agent.constraint.budget=6.0"),
     cloning=("training.latent_updates=1000",),
     # Offline the budget is one of imagined cost, here of real cost; half of it leaves room for what few episodes hide.
-    finetune=(
-        "online.episodes=32",
-        "online.updates_per_step=0.1",
-        "online.decay=0.5",
-        "agent.constraint.budget=3.0",
-        "agent.constraint.step=1e-3",
-        "agent.actor_scales.likelihood=1.5",
-    ),
+    finetune=("agent.constraint.budget=3.0", "agent.constraint.step=1e-3"),
 )
 
 

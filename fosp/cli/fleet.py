@@ -69,6 +69,8 @@ def travel(ray: Any, roads: Sequence[Road], threads: int, tell: Callable[[str], 
     A step whose worker dies is taken again. One that fails leaves the other roads alone; its error is raised when
     nothing else can be done. Ctrl-C stops the steps as it would stop them in a terminal.
     """
+    for road in roads:
+        road.begin()
     waiting = {(road, name) for road in roads for name in road.needs if not road.done(name)}
     running: dict[Any, tuple[Road, str]] = {}
     failed: list[BaseException] = []

@@ -22,6 +22,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: What matplotlib can write.
+PICTURES = (".png", ".jpg", ".svg", ".pdf")
+
+
 @dataclass(frozen=True)
 class Options:
     """Replay recordings of the original Safety-Gymnasium and tell how closely the tasks agree."""
@@ -38,7 +42,10 @@ def run(options: Options) -> int:
     from fosp.cli.progress import Progress
     from fosp.cli.tables import show
     from fosp.envs.parity import compare, recordings, shortcomings
+    from fosp.types import UserError
 
+    if options.picture is not None and options.picture.suffix.lower() not in PICTURES:
+        raise UserError(f"--picture {options.picture} must end in one of {', '.join(PICTURES)}")
     album = _Album()
     results = []
     paths = recordings(options.recordings)
@@ -50,10 +57,6 @@ def run(options: Options) -> int:
     failings = shortcomings(results)
     show(_table(results))
     print("\n".join(failings) or "all within the tolerances")
-    if options.picture is not None:
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        album.figure().savefig(options.picture)
-        print(options.picture)
     if options.json is not None:
         import json
 
@@ -62,6 +65,10 @@ def run(options: Options) -> int:
         document = {"mujoco": mujoco.__version__, "results": results, "shortcomings": failings}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(document, indent=1, default=float) + "\n")
+    if options.picture is not None:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        album.figure().savefig(options.picture)
+        print(options.picture)
     return 1 if failings else 0
 
 

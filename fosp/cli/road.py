@@ -11,6 +11,7 @@ from typing import Any
 
 from fosp import api
 from fosp.evaluation.document import load as load_document
+from fosp.types import UserError
 
 TASK = "fosp/SafetyPointGoal1-v0"
 #: What a road can compare, in the order in which one process learns it: the last step of each, and its run folder.
@@ -35,7 +36,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Road:
-    """A plan with a seed and a folder. What is done already stands in ``road.json`` there, with the seconds it took."""
+    """A plan with a seed and a folder, which holds both in ``plan.json``.
+
+    What is done already stands in ``road.json`` there, with the seconds it took.
+    """
 
     plan: Plan
     out: Path
@@ -55,17 +59,43 @@ class Road:
         return {"collect": (), **learning, "evaluate": ends, "report": ("evaluate",)}
 
     def step(self, name: str, workers: int | None = None) -> float:
-        """Take a step, or the rest of it; returns the seconds that it took. ``workers``: processes that may act."""
-        began = time.perf_counter()
-        {
+        """Take a step, or the rest of it; returns the seconds that it took. ``workers``: processes that may act.
+
+        What a step took that was stopped is remembered, unless the process was killed.
+        """
+        take = {
             "collect": self._collect,
             "pretrain": self._pretrain,
             "cloning": self._clone,
             "finetune": self._finetune,
             "evaluate": self._evaluate,
             "report": self._report,
-        }[name](workers)
-        return round(time.perf_counter() - began, 1)
+        }[name]
+        unfinished = self.out / f".{name}.seconds"
+        before = float(unfinished.read_text()) if unfinished.exists() else 0.0
+        began = time.perf_counter()
+        try:
+            take(workers)
+        except BaseException:
+            if self.out.is_dir():
+                unfinished.write_text(f"{before + time.perf_counter() - began:.1f}\n")
+            raise
+        unfinished.unlink(missing_ok=True)
+        return round(before + time.perf_counter() - began, 1)
+
+    def begin(self) -> None:
+        """Make the folder, or go on with it. UserError where it holds another plan or seed: nothing would be redone."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        file = self.out / "plan.json"
+        now = json.loads(json.dumps({"seed": self.seed, **vars(self.plan)}))
+        held = json.loads(file.read_text()) if file.exists() else {} if self.seconds else now
+        for name, value in now.items():
+            if held.get(name) != value:
+                raise UserError(
+                    f"--out {self.out} holds another road: {name} is {held.get(name, 'unknown')!r} there and {value!r} "
+                    "here; give the same options to go on with it, or another folder"
+                )
+        _write(file, now)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -82,9 +112,7 @@ class Road:
     def note(self, name: str, seconds: float) -> None:
         """The step is done."""
         self.out.mkdir(parents=True, exist_ok=True)
-        temporary = self.out / "road.json.tmp"
-        temporary.write_text(json.dumps({**self.seconds, name: seconds}, indent=1) + "\n")
-        temporary.replace(self.out / "road.json")
+        _write(self.out / "road.json", {**self.seconds, name: seconds})
 
     @property
     def compared(self) -> dict[str, dict[str, Path]]:
@@ -153,6 +181,12 @@ class Road:
         api.write_report([*runs, self.out], self.out / "report.html", title=title)
 
 
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(file)
+
+
 def short(task: str) -> str:
     """The id of a task without what all ids share."""
     return task.split("/")[-1].removesuffix("-v0")
@@ -163,7 +197,7 @@ def drive(road: Road, tell: Callable[[str], None]) -> dict[str, float]:
 
     What is done already is not done again, so a road that was interrupted goes on where it stopped.
     """
-    road.out.mkdir(parents=True, exist_ok=True)  # what cannot be a folder is told before anything begins
+    road.begin()  # what cannot be a folder is told before anything is done
     for number, name in enumerate(road.needs, 1):
         count = f"[{number}/{len(road.needs)}] {name}"
         if road.done(name):

@@ -23,12 +23,13 @@ STUDIES = {
             "model.depth=16",
             "training.updates=5000",
             "training.latent_updates=1500",
+            "agent.actor_scales.likelihood=0.15",
             "agent.constraint.budget=6",
             "agent.constraint.penalty=0.1",
             "agent.constraint.step=1e-3",
         ),
         cloning=("training.latent_updates=3000",),
-        finetune=("online.episodes=60", "online.updates_per_step=0.08"),
+        finetune=("online.episodes=60", "online.updates_per_step=0.08", "online.decay=0"),
         layouts=40,
     ),
 }
@@ -148,7 +149,20 @@ def _joined(roads: Sequence[Road]) -> dict[str, Any]:
     learning = [
         {"seed": road.seed, "seconds": road.seconds, **learning_summary(road.out / "finetuned")} for road in roads
     ]
-    return {"tables": {s: seed_table([found[s] for found in documents]) for s in documents[0]}, "learning": learning}
+    tables = {s: seed_table([found[s] for found in documents]) for s in documents[0]}
+    return {"tables": tables, "learning": learning, "offline": [_offline(road) for road in roads]}
+
+
+def _offline(road: Road) -> dict[str, Any]:
+    """What a road learned from, by behaviour, and the cost per episode that its policy imagined in the end."""
+    from fosp.data.inspect import show
+    from fosp.training.log import Run
+
+    log = show(road.out / "log")
+    means = {g.behaviour: {"return": g.return_mean, "cost": g.cost_mean} for g in [*log.groups, log.total]}
+    name = "constraint/cost_per_episode"
+    imagined = [row[name] for row in Run(road.out / "offline").rows("metrics.jsonl") if name in row]
+    return {"seed": road.seed, "log": means, "imagined_cost": imagined[-1] if imagined else None}
 
 
 def _markdown(name: str, found: dict[str, dict[str, Any]], grouped: bool) -> str:
@@ -156,17 +170,25 @@ def _markdown(name: str, found: dict[str, dict[str, Any]], grouped: bool) -> str
     lines = [f"# Study {name}", ""]
     for task, joined in found.items():
         lines += [f"## {task}", ""] if grouped else []
-        lines += _section(joined["tables"], joined["learning"], "###" if grouped else "##")
+        lines += _section(joined, "###" if grouped else "##")
         lines += [""] if grouped else []
     return "\n".join(lines) + "\n"
 
 
-def _section(tables: dict[str, Any], learning: list[dict[str, Any]], heading: str) -> list[str]:
+def _section(joined: dict[str, Any], heading: str) -> list[str]:
     """The tables of one task."""
     from fosp.evaluation.table import number
 
-    lines: list[str] = []
-    for scenario, table in tables.items():
+    learning = joined["learning"]
+    behaviours = list(joined["offline"][0]["log"])
+    lines = [f"{heading} What was learned from, return / cost, and what the policy imagined to cost in the end", ""]
+    lines += [f"| seed | {' | '.join(behaviours)} | imagined cost |", "|---" * (2 + len(behaviours)) + "|"]
+    for row in joined["offline"]:
+        cells = [f"{row['log'][name]['return']:.1f} / {row['log'][name]['cost']:.1f}" for name in behaviours]
+        imagined = "-" if row["imagined_cost"] is None else f"{row['imagined_cost']:.1f}"
+        lines.append(f"| {row['seed']} | {' | '.join(cells)} | {imagined} |")
+    lines.append("")
+    for scenario, table in joined["tables"].items():
         layouts = len(table["seeds"])
         about = f"{table['runs']} runs, {layouts} held-out layouts each (suite {table['suite_hash']})"
         lines += [f"{heading} {scenario}: {about}", ""]

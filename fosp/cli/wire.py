@@ -114,11 +114,12 @@ def build_learner(config: RunConfig, schema: Schema, device: torch.device) -> Le
     return wrap_learner(agent, config, device)
 
 
-def wrap_learner(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
+def wrap_learner(agent: Agent, config: RunConfig, device: torch.device, kind: type[Learner] = Learner) -> Learner:
+    """Precision and compiling as configured."""
     agent.model.rssm.by_hand = config.training.precision != "float32"  # the reference leaves gradients to autograd
     autocast = pick_autocast(config.training.precision, device)
     compiled = pick_compiler(config.training.compile, device)
-    return Learner(agent, config.optimiser, config.seed, device, autocast, compiled)
+    return kind(agent, config.optimiser, config.seed, device, autocast, compiled)
 
 
 def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8) -> EncodedLog:
@@ -164,9 +165,7 @@ def build_cloning(
         config = replace(config, model=sizes.model, agent=sizes.agent, training=training)
         agent = Agent(config.model, config.agent, store.schema)
         agent.model.load_state_dict(trained.model.state_dict())
-    autocast = pick_autocast(config.training.precision, device)
-    compiled = pick_compiler(config.training.compile, device)
-    return CloningLearner(agent, config.optimiser, config.seed, device, autocast, compiled), config
+    return wrap_learner(agent, config, device, CloningLearner), config
 
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:

@@ -129,10 +129,9 @@ class Point:
     def _add_motors(spec: mujoco.MjSpec) -> None:
         limits = {"ctrllimited": True, "ctrlrange": (-1, 1), "forcelimited": True, "forcerange": (-0.05, 0.05)}
         gear = (0.3, 0, 0, 0, 0, 0)
-        push = spec.add_actuator(name="x", target="agent", trntype=mujoco.mjtTrn.mjTRN_SITE, gear=gear, **limits)
-        push.set_to_motor()
+        spec.add_actuator(name="x", target="agent", trntype=mujoco.mjtTrn.mjTRN_SITE, gear=gear, **limits)
         turn = spec.add_actuator(name="z", target="z", trntype=mujoco.mjtTrn.mjTRN_JOINTINPARENT, gear=gear, **limits)
-        turn.set_to_velocity(kv=1.0)
+        turn.biastype, turn.biasprm[2] = mujoco.mjtBias.mjBIAS_AFFINE, -1.0  # force = control - velocity
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ class Car:
             wheel.add_geom(
                 name=name, type=mujoco.mjtGeom.mjGEOM_CYLINDER, fromto=axle, size=(0.05, 0, 0), rgba=RED
             )  # fmt: skip
-            motor = spec.add_actuator(
+            spec.add_actuator(  # a motor, as one is without more
                 name=name,
                 target=name,
                 trntype=mujoco.mjtTrn.mjTRN_JOINTINPARENT,
@@ -190,7 +189,6 @@ class Car:
                 forcelimited=True,
                 forcerange=(-0.02, 0.02),
             )
-            motor.set_to_motor()
         caster = body.add_body(name="rear", pos=(0, -0.1, -0.05))
         caster.add_joint(name="rear", type=mujoco.mjtJoint.mjJNT_BALL, damping=0.001)
         caster.add_geom(name="rear", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.05, 0, 0), rgba=RED)

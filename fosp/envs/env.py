@@ -91,8 +91,8 @@ class SafetyEnv(gymnasium.Env[Any, np.ndarray]):
             raise UserError(f"quality is '{quality}' but must be one of {', '.join(QUALITIES)}.")
         if not 1 <= action_repeat <= self.task.max_frames:
             raise UserError(f"action_repeat is {action_repeat} but must lie in 1..{self.task.max_frames}.")
-        if not 1 <= image_size <= 4096:
-            raise UserError(f"image_size is {image_size} but must lie in 1..4096 pixels.")
+        if not 1 <= image_size <= 2048:  # eight times that, as ``fast`` needs it, is all that some GL libraries draw
+            raise UserError(f"image_size is {image_size} but must lie in 1..2048 pixels.")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise UserError(f"render_mode is '{render_mode}' but must be None, 'rgb_array' or 'human'.")
         if render_mode == "human":

@@ -12,6 +12,8 @@ A recording is an .npz file named ``<Task>_seed<N>.npz``; the arrays that are us
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from packaging.version import Version
 
 from fosp.envs.env import SafetyEnv
 from fosp.envs.replay import END, IMAGES, PICTURES, SAME, Replay, Show
+from fosp.envs.tasks import find_task
 from fosp.envs.world import World
 from fosp.types import UserError
 
@@ -120,11 +123,16 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             record = dict(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as a recording (.npz): {error}.") from error
     missing = [name for name in ARRAYS if name not in record]
     if missing:
         raise UserError(f"{path} is no recording: it lacks the arrays {', '.join(missing)}.")
+    try:
+        meta = json.loads(str(record["meta_json"]))
+        find_task(meta["task"]), int(meta["seed"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no recording: its meta_json names no task and seed ({error!r}).") from error
     return record
 
 

@@ -41,6 +41,9 @@ _MAX_GEOMS = 1000
 _DRAWN, _HIDDEN = 0, 5  # geom groups
 
 _contexts = threading.local()
+#: Drawing contexts of painters that moved to another thread, or were closed in one. What they hold can be freed only
+#: where their GL context is current, and Python would do it in whatever thread lets go of them: so nobody does.
+_left_behind: list[Any] = []
 _drawing_process: int | None = None  # the first process, of this one and its ancestors, that drew
 
 
@@ -83,7 +86,7 @@ def _context_class() -> Any:
 def _cannot_draw(error: Exception) -> UserError:
     return UserError(
         f"MUJOCO_GL={os.environ.get('MUJOCO_GL') or '(unset)'} cannot draw on this machine "
-        f"({error or type(error).__name__}); install the EGL/Mesa libraries or set MUJOCO_GL=osmesa; "
+        f"({error or type(error).__name__}); install the EGL/Mesa libraries or set MUJOCO_GL to egl or osmesa; "
         "`fosp doctor` says which is missing."
     )
 
@@ -91,6 +94,8 @@ def _cannot_draw(error: Exception) -> UserError:
 def _free_context(context: Any, process: int) -> None:
     if process == os.getpid():
         context.free()
+        if getattr(_contexts, "context", None) is context:
+            del _contexts.context  # painters that are let go of later have nothing to free
 
 
 class _Views:
@@ -226,6 +231,7 @@ class Painter:
         """This painter's drawing context, bound; made on first use and again after a move to another thread."""
         current = _use_context()
         if self._context is None or self._cylinders is None or current is not self._thread_context:
+            self._leave_behind()
             width, height = self._whole.width, self._whole.height
             self._context = self._make_context(self._model, width, height, self._quality)
             self._cylinders = _Cylinders(self._context, *_TRIANGLES[self._quality][:2])
@@ -237,11 +243,23 @@ class Painter:
         return self._context, self._cylinders
 
     def close(self) -> None:
-        """Free the GL memory."""
-        if self._context is not None and self._cylinders is not None and _use_context() is self._thread_context:
+        """Free the GL memory, where this is the thread that drew last."""
+        here = getattr(_contexts, "context", None) is self._thread_context
+        if self._context is not None and self._cylinders is not None and here:
+            _use_context()
             self._cylinders.free()
             self._context.free()
+        else:
+            self._leave_behind()
         self._context = self._cylinders = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None) is not None:
+            self.close()
+
+    def _leave_behind(self) -> None:
+        if self._context is not None:
+            _left_behind.append((self._thread_context, self._context))
 
 
 def _gl() -> Any:
@@ -261,7 +279,11 @@ def _merge_planes(context: mujoco.MjrContext, model: mujoco.MjModel) -> None:
     """
     gl = _gl()
     planes = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
-    if (model.light_type != mujoco.mjtLightType.mjLIGHT_DIRECTIONAL).any():
+    if hasattr(mujoco, "mjtLightType"):
+        directional = model.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+    else:  # before MuJoCo 3.3.3
+        directional = model.light_directional
+    if not directional.all():
         return
     if context.rangePlane != 1 + len(planes):
         return  # another MuJoCo, with lists in another order than: one for planes of no model, then the model's

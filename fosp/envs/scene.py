@@ -47,8 +47,8 @@ def build(task: Task) -> mujoco.MjModel:
 def _restore_old_physics(spec: mujoco.MjSpec) -> None:
     """Switch off what MuJoCo 3 added by default, so that one step agrees with MuJoCo 2.3.3 to rounding."""
     bits = mujoco.mjtDisableBit
-    flags = int(bits.mjDSBL_NATIVECCD) | int(bits.mjDSBL_ISLAND)
-    # Multi-contact convex collision became a default, hence something to disable, only in later 3.x versions.
+    flags = int(bits.mjDSBL_NATIVECCD) | int(getattr(bits, "mjDSBL_ISLAND", 0))
+    # Islands and multi-contact convex collision became defaults, hence something to disable, only in later 3.x.
     flags |= int(getattr(bits, "mjDSBL_MULTICCD", 0))
     spec.option.disableflags = flags
 
@@ -88,9 +88,10 @@ def _add_floor_and_light(spec: mujoco.MjSpec, look: Look) -> None:
         material="floor",
         rgba=(1, 1, 1, 1),
     )
+    types = getattr(mujoco, "mjtLightType", None)  # since 3.3.3
     spec.worldbody.add_light(
         name="light",
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        **({"type": types.mjLIGHT_DIRECTIONAL} if types else {"directional": True}),
         pos=(0, 0, 0.5),
         dir=look.light_direction,
         diffuse=look.light_diffuse,

@@ -124,7 +124,9 @@ def make_behaviour(name: str, seed: int = 0, noise: float = 0.0) -> Behaviour:
 
 
 def driver(state: State) -> Driver:
-    """How the agent of a state is driven."""
+    """How the agent of a state is driven. Raises: ``UserError`` for an agent that has no driver here."""
+    if state["agent"] not in DRIVERS:
+        raise UserError(f"The agent {state['agent']} has no scripted driver; add one to DRIVERS in {__name__}.")
     return DRIVERS[state["agent"]]
 
 

@@ -62,7 +62,10 @@ def find_scenario(name: str | Scenario | None) -> Scenario:
 
 
 def suite_hash(task: str | Task, scenario: str | Scenario | None, seeds: Iterable[int]) -> str:
-    """16 hexadecimal digits that change when the configuration of the task or any seed changes, and only then."""
+    """16 hexadecimal digits that change when the configuration of the task or any seed changes, and only then.
+
+    What a class does is not hashed, so a class of one's own counts by its name: give it another when it does otherwise.
+    """
     base = find_task(task) if isinstance(task, str) else task
     changed = find_scenario(scenario).change(base)
     content = {
@@ -71,11 +74,15 @@ def suite_hash(task: str | Task, scenario: str | Scenario | None, seeds: Iterabl
         "kinds": [o.kind for o in changed.objects],
         "seeds": [int(seed) for seed in seeds],
     }
+    own = [type(part) for part in (changed, *changed.objects) if not type(part).__module__.startswith("fosp.envs.")]
+    if own:
+        content["classes"] = [f"{kind.__module__}.{kind.__qualname__}" for kind in own]
     return _digest(content)
 
 
 def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(content, sort_keys=True, default=float)  # NumPy's numbers are no floats
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

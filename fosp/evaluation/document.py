@@ -193,7 +193,7 @@ def _summarise_runs(
     return {
         **{name: st.crossed_mean(column, rng).to_json() for name, column in columns.items()},
         "return_iqm": st.stratified_bootstrap(columns["return"], rng).to_json(),
-        "worst_cost": st.stratified_bootstrap(cost, rng, lambda x: st.cvar(x.ravel())).to_json(),
+        "worst_cost": st.crossed_cvar(cost, rng).to_json(),
         "over_limit": _share_runs(over, rng),
         "with_violation": _share_runs(unsafe, rng),
         "violation_steps": st.crossed_mean(share, rng).to_json(),
@@ -221,8 +221,7 @@ def _compare_runs(a: str, first: Mapping[str, np.ndarray], b: str, second: Mappi
         "b": b,
         "return": gain.to_json(),
         "cost": risk.to_json(),
-        # Averaged over the runs first: the layouts are the sample of this ratio.
-        "cost_reduction": st.relative_reduction(first["cost"].mean(0), second["cost"].mean(0), rng).to_json(),
+        "cost_reduction": st.crossed_reduction(first["cost"], second["cost"], rng).to_json(),
         "improvement": {
             "return": st.probability_of_improvement(first["return"], second["return"], rng).to_json(),
             "cost": st.probability_of_improvement(-first["cost"], -second["cost"], rng).to_json(),

@@ -97,7 +97,7 @@ def _check(entries: Sequence[Entry], seeds: list[int], workers: int, envs: int, 
         span = f"{HELD_OUT_SEEDS.start} to {HELD_OUT_SEEDS.stop - 1}"
         raise UserError(f"layout seed {outside[0]} may have been learned from; held-out layouts have seeds {span}")
     if workers < 0 or envs < 1:
-        raise UserError(f"evaluation needs --workers >= 0 and --envs-per-worker >= 1, not {workers} and {envs}")
+        raise UserError(f"evaluation needs --workers >= 0 and envs_per_worker >= 1, not {workers} and {envs}")
 
 
 # ----------------------------------------------------------------------------------------------- running jobs
@@ -186,8 +186,7 @@ def _run(
             yield futures[future][0], future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            f"an evaluation process died (often: out of memory); try again with --workers {max(1, workers // 2)} "
-            "or fewer --envs-per-worker"
+            f"an evaluation process died (often: out of memory); try again with --workers {max(1, workers // 2)}"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

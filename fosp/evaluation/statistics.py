@@ -309,14 +309,50 @@ def crossed_mean(
     layouts; with three runs the part of the runs is still only roughly known. R = 1 is the plain bootstrap of layouts.
     """
     matrix = _matrix(scores)
-    runs, layouts = matrix.shape
     if matrix.size == 1:
         return Interval(float(matrix[0, 0]), math.nan, math.nan, 1)
-    # Two weighted sums instead of Z resampled matrices: w_r' S w_l / (R L), weights are multinomial counts.
+    (draws,) = _crossed_means(rng, resamples, matrix)
+    return _percentile(float(matrix.mean()), draws, confidence, matrix.size)
+
+
+def _crossed_means(rng: np.random.Generator, resamples: int, *matrices: np.ndarray) -> list[np.ndarray]:  # each (Z,)
+    """Means of (R, L) matrices over the same resampled runs and layouts.
+
+    Two weighted sums instead of Z resampled matrices: w_r' S w_l / (R L), weights are multinomial counts.
+    """
+    runs, layouts = matrices[0].shape
     run_weight = rng.multinomial(runs, np.full(runs, 1 / runs), resamples)  # (Z, R)
     layout_weight = rng.multinomial(layouts, np.full(layouts, 1 / layouts), resamples)  # (Z, L)
-    draws = np.einsum("zr,rl,zl->z", run_weight, matrix, layout_weight, optimize=True) / matrix.size
-    return _percentile(float(matrix.mean()), draws, confidence, matrix.size)
+    return [np.einsum("zr,rl,zl->z", run_weight, m, layout_weight, optimize=True) / m.size for m in matrices]
+
+
+def crossed_reduction(
+    a: ArrayLike, b: ArrayLike, rng: np.random.Generator, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Interval:
+    """``relative_reduction`` of (R, L) costs, run i of a beside run i of b; resampled as in ``crossed_mean``."""
+    first, second = _matrix(a), _matrix(b)
+    if first.shape != second.shape:
+        raise ValueError(f"a paired comparison needs matrices of one shape, not {first.shape} and {second.shape}")
+    if second.mean() <= 0.0:
+        return Interval(math.nan, math.nan, math.nan, first.size)
+    estimate = 1.0 - first.mean() / second.mean()
+    if first.size == 1:
+        return Interval(float(estimate), math.nan, math.nan, 1)
+    lower, upper = _crossed_means(rng, resamples, first, second)
+    return _percentile(float(estimate), 1.0 - lower[upper > 0.0] / upper[upper > 0.0], confidence, first.size)
+
+
+def crossed_cvar(
+    costs: ArrayLike, rng: np.random.Generator, share: float = 0.1, *, confidence: float = CONFIDENCE,
+    resamples: int = 2000,
+) -> Interval:  # fmt: skip
+    """CVaR of all (R, L) costs together; runs and layouts are both resampled, as in ``crossed_mean``."""
+    matrix = _matrix(costs)
+    if matrix.size == 1:
+        return Interval(float(matrix[0, 0]), math.nan, math.nan, 1)
+    runs, layouts = (rng.integers(0, n, (resamples, n)) for n in matrix.shape)  # (Z, R), (Z, L)
+    draws = np.array([cvar(matrix[np.ix_(*drawn)].ravel(), share) for drawn in zip(runs, layouts, strict=True)])
+    return _percentile(cvar(matrix.ravel(), share), draws, confidence, matrix.size)
 
 
 def probability_of_improvement(

@@ -28,7 +28,11 @@ GROUPS = {
         "The predicted probability of a violation, and the share of violated steps.",
         True,
     ),
-    "imagined": ("Imagination", "Reward and cost per step that the policy expects of itself.", False),
+    "imagined": (
+        "Imagination",
+        "Reward and cost that the policy expects of itself, per step or, where the name says so, per episode.",
+        False,
+    ),
     "actor": ("Policy", "What drives the choice of actions. These need not fall.", False),
     "constraint": (
         "Safety constraint",

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fosp.training.interrupt import held_back
 from fosp.types import UserError
 
 FORMAT = "fosp-checkpoint/1"
@@ -131,6 +132,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+@held_back()  # cut in two by Ctrl-C, safetensors raises something else
 def read_tensors(path: Path, part: str) -> dict[str, Tensor]:
     """Tensors of ``part`` "policy/model" or "training_state/state", checked against the manifest.
 

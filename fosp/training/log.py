@@ -97,9 +97,9 @@ class Run:
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One more line in ``<run>/<name>``."""
         path = self.path / name
-        text = path.read_text() if path.exists() else ""
-        if not text.endswith("\n"):  # a line that a crash cut short would swallow this one
-            path.write_text(text[: text.rfind("\n") + 1])
+        text = path.read_bytes() if path.exists() else b""
+        if not text.endswith(b"\n") and text:  # a line that a crash cut short would swallow this one
+            os.truncate(path, text.rfind(b"\n") + 1)
         with path.open("a") as file:
             file.write(_line(row))
 

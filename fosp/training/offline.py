@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -94,7 +95,8 @@ class Trainer:
         self.encoded_at: int | None = None  # updates before the second stage of pretraining, None until it begins
         self.within_update = False  # stays so where an update did not come to its end
         self._resumed: dict[str, Any] | None = None  # state of the sampler of the second stage
-        self.acting: dict[str, torch.Tensor] = {}  # weights that act where the loop was stopped, if older than learned
+        #: Round of fine-tuning that was stopped while acting, and the weights that it acts with, older than learned.
+        self.acting: tuple[int, dict[str, torch.Tensor]] = -1, {}
         self._sums: dict[str, tuple[torch.Tensor | float, int]] = {}  # of metrics since the last row, and how many
         self._count, self._since = 0, time.perf_counter()
         self._elapsed_before, self._began = 0.0, time.perf_counter()
@@ -120,7 +122,8 @@ class Trainer:
             weights, tensors, numbers = found
             self.learner.load_weights(weights)
             self.learner.load_state(tensors, numbers["learner"])
-            self.acting = {name.removeprefix(_ACTING): w for name, w in tensors.items() if name.startswith(_ACTING)}
+            acting = {name.removeprefix(_ACTING): w for name, w in tensors.items() if name.startswith(_ACTING)}
+            self.acting = numbers.get("acting_in", -1), acting
             self.encoded_at = numbers["encoded_at"]
             if self.encoded_at is not None:
                 self._resumed = numbers["sampler"]
@@ -167,12 +170,12 @@ class Trainer:
             self.run.metrics(self.learner.updates, values)
         self._sums, self._count, self._since = {}, 0, now
 
-    def save(self, acting: Mapping[str, torch.Tensor] | None = None) -> Path:
-        """A checkpoint; ``acting``: weights by name that are in use beside those of the learner."""
+    def save(self, acting_in: int = -1, acting: Mapping[str, torch.Tensor] = MappingProxyType({})) -> Path:
+        """A checkpoint; ``acting``: weights by name that the round ``acting_in`` acts with."""
         if not self.team.leads:
             return checkpoint.folder_of(self.run.checkpoints, self.learner.updates)
         tensors, learner = self.learner.state()
-        tensors = {**tensors, **{_ACTING + name: weight for name, weight in (acting or {}).items()}}
+        tensors = {**tensors, **{_ACTING + name: weight for name, weight in acting.items()}}
         return checkpoint.save(
             self.run.checkpoints,
             self.learner.updates,
@@ -183,16 +186,17 @@ class Trainer:
                 "learner": learner,
                 "sampler": self.sampler.state_dict(),
                 "encoded_at": self.encoded_at,
+                "acting_in": acting_in if acting else -1,
                 "seconds": self.seconds,
                 "elapsed": self.elapsed,
             },
             keep=self.config.keep,
         )
 
-    def save_stopped(self, acting: Mapping[str, torch.Tensor] | None = None) -> None:
+    def save_stopped(self, acting_in: int = -1, acting: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         """After Ctrl-C. Where a second one broke an update off, the newest checkpoint is what a rerun goes on from."""
         if not self.within_update:
-            self.save(acting)
+            self.save(acting_in, acting)
 
     @property
     def out_of_time(self) -> bool:

@@ -93,7 +93,7 @@ def finetune(
             trainer.learner.scale_rates(_rate(begin, len(seeds), config))
             if earlier and config.cost_window > 0:
                 trainer.learner.heed(book.cost(earlier[-config.cost_window :]))
-            waited = _round(trainer, actor, book, group, due, bar)
+            waited = _round(trainer, actor, book, begin, group, due, bar)
             ratio = {"online/updates_per_step": trainer.learner.updates / max(1, book.steps(earlier))}
             trainer.run.metrics(trainer.learner.updates, ratio | waited)
             if begin // config.save_every < (begin + len(group)) // config.save_every:
@@ -110,15 +110,16 @@ def _rate(begin: int, episodes: int, config: OnlineConfig) -> float:
 
 
 def _round(
-    trainer: Trainer, actor: Actor, book: _Book, group: Sequence[int], due: int, bar: Any
+    trainer: Trainer, actor: Actor, book: _Book, begin: int, group: Sequence[int], due: int, bar: Any
 ) -> dict[str, float]:  # fmt: skip
     """Act ``group``, unless that was done before a crash, and learn until ``due`` updates are made.
 
-    Returns the seconds that the one had to wait for the other.
+    ``begin``: episodes of the groups before. Returns the seconds that the one had to wait for the other.
     """
     began, acts = time.perf_counter(), not book.holds(group)
-    weights = trainer.learner.weights().items()
-    acting = trainer.acting or {name: weight.detach().to("cpu", copy=True) for name, weight in weights}
+    held, acting = trainer.acting
+    if held != begin:  # else this round was stopped, and goes on with the weights that it began with
+        acting = {name: weight.detach().to("cpu", copy=True) for name, weight in trainer.learner.weights().items()}
     try:
         if acts:
             actor.begin(acting, group)
@@ -130,9 +131,9 @@ def _round(
         if acts:
             book.note(actor.ended(wait=True), bar)
     except KeyboardInterrupt:
-        trainer.save_stopped(None if book.holds(group) else acting)  # who acts this group has learned since
+        trainer.save_stopped(begin, {} if book.holds(group) else acting)  # who acts this group has learned since
         raise
-    trainer.acting, now = {}, time.perf_counter()
+    now = time.perf_counter()
     return {"online/learner_waited": now - learned, "online/actor_waited": now - began - actor.seconds * acts}
 
 

@@ -29,6 +29,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_picture_that_cannot_be_written_is_told_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["parity", "--recordings", str(folder), "--json", str(folder / "n.json"), "--picture", "parity.xyz"]
+    assert main(words) == 2
+    assert "--picture parity.xyz must end in" in capsys.readouterr().err and not (folder / "n.json").exists()
+
+
 def test_it_writes_what_it_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture, numbers = folder / "new" / "parity.png", folder / "new" / "parity.json"
     assert main(["parity", "--recordings", str(folder), "--picture", str(picture), "--json", str(numbers)]) == 0

@@ -43,10 +43,11 @@ class FakeApi:
         if self.fails_at and self.fails_at in f"{what} {out}":
             raise UserError("the disk is on fire")
         self.calls.append(what)
-        out.mkdir(parents=True, exist_ok=True)
+        (out.parent if what.startswith("collect") else out).mkdir(parents=True, exist_ok=True)
 
     def collect(self, task: str, out: Path, **_: Any) -> Any:
         self.note(f"collect {task}", out)
+        make_log(out.parent)
         return SimpleNamespace(close=lambda: None)
 
     def pretrain(self, data: Path, out: Path, **_: Any) -> None:
@@ -96,7 +97,7 @@ def test_one_task_lies_where_it_always_lay(fake: FakeApi, tmp_path: Path) -> Non
         folder = tmp_path / f"seed-{seed}"
         assert list(read(folder / "road.json")) == steps
         assert {path.name for path in folder.iterdir()} == {
-            "log", "offline", "cloning", "finetuned", "evaluation", "report.html", "road.json"
+            "log", "offline", "cloning", "finetuned", "evaluation", "report.html", "plan.json", "road.json"
         }  # fmt: skip
     results = tmp_path / "results"
     found = read(results / "study.json")
@@ -104,6 +105,8 @@ def test_one_task_lies_where_it_always_lay(fake: FakeApi, tmp_path: Path) -> Non
     assert {name: table["runs"] for name, table in found["tables"].items()} == {"nominal": 2, "larger-hazards": 2}
     assert [row["seed"] for row in found["learning"]] == [0, 4] and found["learning"][0]["layouts"] == 6
     page = (results / "README.md").read_text()
+    assert [row["seed"] for row in found["offline"]] == [0, 4] and found["offline"][0]["imagined_cost"] is None
+    assert set(found["offline"][0]["log"]) == {"fake", "all"} and "| seed | fake | all | imagined cost |" in page
     assert "\n## larger-hazards: 2 runs, 6 held-out layouts each (suite abc)\n" in page and "| 4 | 6 |" in page
     assert {path.name for path in results.iterdir()} == {
         "README.md", "study.json", "report-seed-0.html", "report-seed-4.html"
@@ -133,6 +136,33 @@ def test_a_study_goes_on_where_it_stopped(fake: FakeApi, tmp_path: Path) -> None
     study.run(options)
     evaluations = ["evaluate cloning, offline", "evaluate offline, fine-tuned"]
     assert fake.calls == ["report", "finetune", *evaluations, "report"]
+
+
+def test_a_folder_keeps_its_plan_and_seed(fake: FakeApi, tmp_path: Path) -> None:
+    study.run(study.Options("pointgoal1", out=tmp_path, seeds=(0,)))
+    fake.calls = []
+    with pytest.raises(UserError, match=r"seed-0 holds another road: pretrain is .* here; give the same options"):
+        study.run(study.Options("pointgoal1", out=tmp_path, seeds=(0,), pretrain=("training.updates=8000",)))
+    first = study.STUDIES["pointgoal1"]
+    with pytest.raises(UserError, match="holds another road: seed is 0 there and 1 here"):
+        drive(Road(first, tmp_path / "seed-0", 1), print)
+    assert not fake.calls
+    (tmp_path / "seed-0" / "plan.json").unlink()  # nothing says what was done here
+    with pytest.raises(UserError, match="seed is 'unknown' there"):
+        drive(Road(first, tmp_path / "seed-0", 0), print)
+
+
+def test_the_seconds_of_a_stopped_step_are_counted(fake: FakeApi, tmp_path: Path) -> None:
+    road = Road(study.STUDIES["pointgoal1"], tmp_path, 0)
+    fake.fails_at = f"finetune {tmp_path}"
+    with pytest.raises(UserError, match="on fire"):
+        drive(road, print)
+    (tmp_path / ".finetune.seconds").write_text("100.0")
+    fake.fails_at = ""
+    drive(road, print)
+    assert 100 <= road.seconds["finetune"] < 110 and not (tmp_path / ".finetune.seconds").exists()
+    drive(road, print)
+    assert road.seconds["report"] < 10
 
 
 def test_a_method_that_comes_later_is_added(fake: FakeApi, tmp_path: Path) -> None:

@@ -386,6 +386,8 @@ def test_scores_that_are_damaged_or_missing(place: Path, tmp_path: Path, capsys:
         (["{place}/run", "--task", "SafetyPointGoal9"], ["'SafetyPointGoal9'", "SafetyPointGoal"]),
         (["{place}/run", "--quality", "quick"], ["'quick'"]),
         (["{place}/run", "--cost-limit", "low"], ["--cost-limit", "'low'"]),
+        (["{place}/run", "--cost-limit", "-1"], ["--cost-limit -1", "at least 0"]),
+        (["{place}/run", "--cost-limit", "nan"], ["--cost-limit nan"]),
         (["{place}/run", "--out", "{place}/a-file"], ["a-file", "choose another place"]),
         (["{place}/run", "--recrod", "1"], ["'--recrod'", "'--record'"]),
         (["{place}/run", "--workers", "-1"], ["--workers"]),
@@ -422,6 +424,22 @@ def test_finetune(
     out = [] if "--out" in words else ["--out", tmp_path / "out"]
     command = ["finetune", "--checkpoint", place / "run", *out]
     assert_tells(refused(capsys, *command, *[word.format(place=place) for word in words]), *parts)
+
+
+def test_a_wrong_number_of_processes_is_told_before_learning(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--checkpoint", place / "run", "--out", tmp_path / "out", "--workers", "-1"]
+    assert_tells(refused(capsys, "finetune", *words), "--workers -1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes_are_not_set_beside_those_of_a_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", place / "log", "--out", tmp_path / "out", "--method", "cloning", "--model-from", place / "run"]
+    told = refused(capsys, "pretrain", *words, "--set", "model.deter=32")
+    assert_tells(told, "model.deter=32", "--model-from", "leave it out")
 
 
 def test_cloning_is_not_fine_tuned(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

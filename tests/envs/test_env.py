@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,14 +268,15 @@ def test_a_last_step_is_shorter_where_the_repeat_does_not_divide_1000() -> None:
     assert [truncated for _, _, truncated, _ in steps] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", [task.name for task in TASKS.values()])
 def test_vector_environments_agree_with_single_ones(name: str) -> None:
     compare_with_single(gymnasium.make_vec(find_task(name).id, num_envs=2, vectorization_mode="sync"), name)
 
 
-def test_an_asynchronous_vector_environment_agrees_with_single_ones() -> None:
+@pytest.mark.parametrize("name", ["SafetyPointButton1", "SafetyCarPush2", "SafetyPointFadingHard2"])
+def test_an_asynchronous_vector_environment_agrees_with_single_ones(name: str) -> None:
     options = {"vectorization_mode": "async", "vector_kwargs": {"context": "spawn"}}  # GL does not survive a fork
-    compare_with_single(gymnasium.make_vec("fosp/SafetyPointButton1-v0", num_envs=2, **options), "SafetyPointButton1")
+    compare_with_single(gymnasium.make_vec(find_task(name).id, num_envs=2, **options), name)
 
 
 def test_the_registered_vector_environment_agrees_with_single_ones_and_keeps_each_to_a_core() -> None:
@@ -283,7 +285,7 @@ def test_the_registered_vector_environment_agrees_with_single_ones_and_keeps_eac
     assert isinstance(vector, gymnasium.vector.AsyncVectorEnv) and vector.num_envs == 2
     if ours:
         cores = [os.sched_getaffinity(process.pid) for process in vector.processes if process.pid]
-        assert cores == [{sorted(ours)[i % len(ours)]} for i in range(2)]
+        assert cores == [{sorted(ours)[i % len(ours)]} if len(ours) <= 2 else ours for i in range(2)]
         assert os.sched_getaffinity(0) == ours
     compare_with_single(vector, "SafetyPointGoal1")
 
@@ -454,6 +456,27 @@ def test_fast_images_show_the_reflection_of_what_is_near_only(monkeypatch: pytes
     assert shown[0.5] > 100 and shown[1.5] == 0
 
 
+def test_an_environment_may_move_to_another_thread() -> None:
+    """Numbers of GL objects repeat from thread to thread: freeing those of one must not take those of another."""
+    with make("SafetyPointGoal1") as alone:
+        expected = [step[0]["image_front"] for step in play(alone, 7, 6)]
+    moved, stays = make("SafetyPointGoal1"), make("SafetyPointGoal1")
+    got = [moved.reset(seed=7)[0]["image_front"]]
+    stays.reset(seed=7)
+    with ThreadPoolExecutor(1) as elsewhere, ThreadPoolExecutor(1) as third:
+        for number, action in enumerate(actions(6)):
+            place = (elsewhere, third, None)[number % 3]
+            observation = moved.step(action)[0] if place is None else place.submit(moved.step, action).result()[0]
+            got.append(observation["image_front"])
+            here = stays.step(action)[0]["image_front"]
+            assert np.array_equal(here, got[-1]), number
+        elsewhere.submit(moved.close).result()
+        assert np.array_equal(stays.observe()["image_front"], got[-1])
+    for image, other in zip(got, expected, strict=False):
+        assert np.array_equal(image, other)
+    stays.close()
+
+
 def test_environments_side_by_side_do_not_disturb_each_other() -> None:
     alone = make("SafetyPointGoal1")
     expected = [step[0]["image_front"] for step in play(alone, 7, 3)]
@@ -493,7 +516,7 @@ def test_pictures_for_people_have_the_size_that_was_asked_for(camera: str) -> No
         ({"scenario": "more-hazard"}, "more-hazards"),
         ({"quality": "best"}, "fast, faithful"),
         ({"action_repeat": 0}, "1..1000"),
-        ({"image_size": 0}, "1..4096"),
+        ({"image_size": 0}, "1..2048"),
         ({"render_mode": "ansi"}, "rgb_array"),
     ],
 )

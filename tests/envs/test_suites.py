@@ -345,6 +345,19 @@ def test_users_write_their_own() -> None:
     }
 
 
+def test_classes_of_ones_own_are_told_apart_in_hashes() -> None:
+    class Blinking(Hazards):
+        """The same fields as ``Hazards``."""
+
+    def blink(task: Task) -> Task:
+        return replace(task, objects=tuple(Blinking(**vars(o)) if type(o) is Hazards else o for o in task.objects))
+
+    plain = suite_hash("SafetyPointGoal1", None, [1])
+    assert suite_hash("SafetyPointGoal1", Scenario("blink", "they blink", blink), [1]) != plain
+    numpys = Scenario("numpy", "numbers of NumPy", lambda task: task.change(Hazards, keepout=np.float32(0.25)))
+    assert suite_hash("SafetyPointGoal1", numpys, [1]) != plain
+
+
 def test_scenarios_can_be_combined() -> None:
     task = TASK
     for name in ("more-hazards", "recoloured", "camera-shift", "lighting-texture", "moving", "fading-easy"):

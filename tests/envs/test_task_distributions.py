@@ -7,6 +7,7 @@ within seconds. What a method is judged by must not.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from fosp.envs import make
 
 STEPS = 120
+#: More make the test sharper: `FOSP_LAYOUTS=60 pytest tests/envs/test_task_distributions.py`.
+LAYOUTS = int(os.environ.get("FOSP_LAYOUTS", "4"))
 #: Task -> mean over 60 layouts (seeds 100-159) of return, cost, goals met and metres driven, and their standard
 #: deviations between layouts, as measured on MuJoCo 3.3.7.
 REFERENCE: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -51,7 +54,10 @@ def episode(task: str, seed: int) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("task", sorted(REFERENCE))
 def test_return_cost_goals_and_way_are_distributed_as_on_the_reference_version(task: str) -> None:
-    layouts = 4
-    mean = np.mean([episode(task, seed) for seed in range(100, 100 + layouts)], axis=0)
+    mean = np.mean([episode(task, seed) for seed in range(100, 100 + LAYOUTS)], axis=0)
     expected, deviation = np.array(REFERENCE[task])
-    assert np.all(np.abs(mean - expected) < 4 * deviation / math.sqrt(layouts)), dict(zip("rcgd", mean, strict=True))
+    found = dict(zip(("return", "cost", "goals", "metres"), mean.round(2).tolist(), strict=True))
+    print(task, found)
+    assert np.all(np.abs(mean - expected) < 4 * deviation / math.sqrt(LAYOUTS)), found
+    often = expected > 1  # Push meets a goal, or a hazard, in few episodes
+    assert np.all(mean[often] > 0.1 * expected[often]), found  # few layouts alone would allow none at all

@@ -207,6 +207,30 @@ def test_crossed_mean_varies_with_runs_and_layouts():
     assert both.mean == pytest.approx(layouts.mean())
 
 
+def test_crossed_reduction_by_hand():
+    a, b = [[2.0, 4.0], [6.0, 0.0]], [[4.0, 8.0], [12.0, 0.0]]
+    half = st.crossed_reduction(a, b, rng())
+    assert (half.mean, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+    uneven = [[4.0, 8.0], [6.0, 0.0]]  # one run saves nothing, the other half: 1 - 18 / 24
+    between = st.crossed_reduction(uneven, b, rng())
+    assert between.mean == pytest.approx(0.25) and (between.low, between.high) == pytest.approx((0.0, 0.5))
+    plain = st.relative_reduction([9.0, 3.0, 6.0, 1.0], [13.0, 6.0, 7.0, 3.0], rng())
+    one_run = st.crossed_reduction([[9.0, 3.0, 6.0, 1.0]], [[13.0, 6.0, 7.0, 3.0]], rng())
+    assert (one_run.mean, one_run.low, one_run.high) == pytest.approx((plain.mean, plain.low, plain.high), abs=0.02)
+    assert math.isnan(st.crossed_reduction(a, np.zeros((2, 2)), rng()).mean)
+    with pytest.raises(ValueError, match="one shape"):
+        st.crossed_reduction(a, [[1.0, 2.0]], rng())
+
+
+def test_crossed_cvar_varies_with_runs_and_layouts():
+    costs = np.array([[0.0] * 9 + [10.0], [0.0] * 9 + [30.0]])
+    found = st.crossed_cvar(costs, rng())  # the worst tenth of 20 are two
+    assert found.mean == pytest.approx((30 + 10) / 2)
+    assert found.low == 0.0 and found.high > 30 - 1e-9  # without, or mostly with, the layout that costs
+    alike = st.crossed_cvar(np.full((2, 10), 7.0), rng())
+    assert (alike.low, alike.mean, alike.high) == (7.0, 7.0, 7.0)
+
+
 def test_probability_of_improvement_by_hand():
     a, b = [[1.0, 5.0], [3.0, 5.0]], [[2.0, 4.0], [2.0, 5.0]]
     # layout 1: 1<2 1<2 3>2 3>2 -> 0.5; layout 2: 5>4 5=5 5>4 5=5 -> 0.75

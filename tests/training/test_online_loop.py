@@ -443,6 +443,23 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert Tuned(tmp_path / "cut", source).run() == whole
 
 
+def test_the_weights_of_a_stopped_round_do_not_act_in_the_next(tmp_path: Path, source: Path, whole: Tuned) -> None:
+    with pytest.raises(KeyboardInterrupt):  # the second group is half acted, its updates are made
+        Tuned(tmp_path / "cut", source, stop_at_episode=3).run()
+    with pytest.raises(RuntimeError):  # a crash in the third group, with no checkpoint since
+        Tuned(tmp_path / "cut", source, stop_at_episode=5, error=RuntimeError).run()
+    assert Tuned(tmp_path / "cut", source).run() == whole
+
+
+@pytest.mark.parametrize("moment", [{"stop_at_episode": 5}, {"stop_at_update": 7}], ids=str)
+def test_falling_rates_go_on_where_they_were(tmp_path: Path, source: Path, moment: dict[str, Any]) -> None:
+    falling = OnlineConfig(episodes=6, envs=2, updates_per_step=0.2, save_every=4, decay=0.7)
+    whole = Tuned(tmp_path / "whole", source, falling).run()
+    with pytest.raises(KeyboardInterrupt):
+        Tuned(tmp_path / "cut", source, falling, **moment).run()
+    assert Tuned(tmp_path / "cut", source, falling).run() == whole
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_1_online_training_moves_the_trained_policy_and_never_the_frozen_one(
     tmp_path: Path, source: Path, fresh: bool
@@ -491,6 +508,15 @@ def test_whether_an_average_acts_may_be_changed_in_fine_tuning(tmp_path: Path, a
     twin.load_state_dict(made.state_dict())
     assert (made.average_actor is None) is (average == 1.0)
     assert same(made.policy.state_dict(), made.actor.state_dict())
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_whether_the_mirrored_world_is_learned_from_may_be_changed_in_fine_tuning(mirror: bool) -> None:
+    schema = replace(SCHEMA, mirror=(1.0, -1.0))
+    agent = Agent(MODEL, replace(AGENT, mirror=not mirror), schema)
+    settings = RunConfig(model=MODEL, agent=replace(AGENT, mirror=mirror))
+    made = wire.build_expansion(agent, settings, torch.device("cpu")).agent
+    assert made.mirror == ((1.0, -1.0) if mirror else ())
 
 
 @pytest.mark.parametrize(
