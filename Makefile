@@ -23,8 +23,9 @@ setup: $(READY) ## system packages, .venv, Python packages, a trial of the rende
 demo: $(READY) ## the whole road on one task, from the log to the report, in runs/demo
 	$(BIN)/fosp demo --out runs/demo
 
+# As many processes as cores, but four at most: each holds a renderer and PyTorch.
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 # pyright fetches its own program through npm the first time; where it cannot, the other check still counts.
 lint: $(READY) ## style (ruff) and types (pyright)

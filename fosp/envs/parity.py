@@ -130,7 +130,8 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no recording: it lacks the arrays {', '.join(missing)}.")
     try:
         meta = json.loads(str(record["meta_json"]))
-        find_task(meta["task"]), int(meta["seed"])
+        find_task(str(meta["task"]))
+        int(meta["seed"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no recording: its meta_json names no task and seed ({error!r}).") from error
     return record

@@ -220,7 +220,8 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks the arrays .*qpos"):
         compare(tmp_path / "other.npz")
     record = load(package("SafetyCarGoal1_seed1"))
-    np.savez(tmp_path / "nameless.npz", **{**record, "meta_json": np.array('{"seed": 1}')})
+    record["meta_json"] = np.array('{"seed": 1}')
+    np.savez(tmp_path / "nameless.npz", allow_pickle=False, **record)
     with pytest.raises(UserError, match="names no task and seed"):
         compare(tmp_path / "nameless.npz")
     record["meta_json"] = np.array('{"task": "SafetyRacecarGoal1", "seed": 1}')
