@@ -72,13 +72,13 @@ class Road:
             "report": self._report,
         }[name]
         unfinished = self.out / f".{name}.seconds"
-        before = float(unfinished.read_text()) if unfinished.exists() else 0.0
+        before = json.loads(unfinished.read_text()) if unfinished.exists() else 0.0
         began = time.perf_counter()
         try:
             take(workers)
         except BaseException:
             if self.out.is_dir():
-                unfinished.write_text(f"{before + time.perf_counter() - began:.1f}\n")
+                _write(unfinished, round(before + time.perf_counter() - began, 1))
             raise
         unfinished.unlink(missing_ok=True)
         return round(before + time.perf_counter() - began, 1)
@@ -181,7 +181,8 @@ class Road:
         api.write_report([*runs, self.out], self.out / "report.html", title=title)
 
 
-def _write(file: Path, document: Mapping[str, Any]) -> None:
+def _write(file: Path, document: Mapping[str, Any] | float) -> None:
+    """Write under a temporary name and rename: whenever the process dies, the file is the old one or the new one."""
     temporary = file.with_name(f"{file.name}.tmp")
     temporary.write_text(json.dumps(document, indent=1) + "\n")
     temporary.replace(file)

@@ -243,8 +243,8 @@ class Painter:
         return self._context, self._cylinders
 
     def close(self) -> None:
-        """Free the GL memory, where this is the thread that drew last."""
-        here = getattr(_contexts, "context", None) is self._thread_context
+        """Free the GL memory, where this is the thread that drew last, and no fork of it."""
+        here = _drawing_process == os.getpid() and getattr(_contexts, "context", None) is self._thread_context
         if self._context is not None and self._cylinders is not None and here:
             _use_context()
             self._cylinders.free()
