@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -14,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import RandomState
 
+import fosp.envs as envs_package
 from fosp.data.collect import collect, default_plan
 from fosp.envs import SCENARIOS, TASKS, SafetyEnv, Scenario, find_task, layout, make, modifications, suite_hash
 from fosp.envs.layout import LayoutError, sample_layout, sample_position
@@ -437,8 +442,27 @@ def test_nothing_is_collected_on_the_layouts_of_a_suite(name: str, tmp_path: Pat
     assert not (tmp_path / "log").exists()
 
 
+def test_a_further_family_is_one_file(tmp_path: Path) -> None:
+    package = Path(envs_package.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "fosp", ignore=shutil.ignore_patterns("__pycache__", "recordings"))
+    (tmp_path / "fosp" / "envs" / "tasks" / "quiet.py").write_text(
+        "from dataclasses import replace\nfrom fosp.envs.tasks import goal\n\nFAMILIES = ('Quiet',)\n\n\n"
+        "def levels(agent):\n    for level, task in enumerate(goal.levels(agent)):\n"
+        "        yield replace(task, name=f'Safety{agent}Quiet{level}')\n"
+    )
+    code = (
+        "import gymnasium, fosp.plugin; fosp.plugin.register()\n"  # as Gymnasium calls it where fosp is installed
+        "env = gymnasium.make('fosp/SafetyCarQuiet2-v0'); env.reset(seed=0); print(env.spec.id)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == "fosp/SafetyCarQuiet2-v0", found.stderr
+
+
 def test_the_plugin_names_every_task() -> None:
-    """Gymnasium's plug-in lists the ids by hand so that it need not import MuJoCo."""
+    """Gymnasium's plug-in reads the ids out of files that it does not import: MuJoCo is slow to import."""
     from fosp import envs, plugin
 
     assert set(plugin.TASKS) == set(envs.TASKS)

@@ -1,17 +1,23 @@
-"""The registry of tasks. A new family of tasks is one file with its levels and its name in the line of ``TASKS``."""
+"""The registry of tasks. A new family is one file here: a tuple ``FAMILIES`` of its names, and ``levels(agent)``."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from difflib import get_close_matches
 
 from fosp.envs.agents import AGENTS
-from fosp.envs.tasks import button, fading, goal, push
 from fosp.envs.tasks.base import Task
 from fosp.types import UserError
 
+_modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 #: Gymnasium id -> task.
 TASKS: dict[str, Task] = {
-    task.id: task for agent in AGENTS for family in (goal, button, push, fading) for task in family.levels(agent)
+    task.id: task
+    for agent in AGENTS
+    for module in _modules
+    if hasattr(module, "FAMILIES")
+    for task in module.levels(agent)
 }
 
 

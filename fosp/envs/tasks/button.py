@@ -19,6 +19,8 @@ from fosp.envs.tasks.base import Task
 if TYPE_CHECKING:
     from fosp.envs.world import World
 
+FAMILIES = ("Button",)
+
 BUTTONS = 4
 #: Frames after a new goal in which wrong buttons cost nothing.
 FREE_FRAMES = 10

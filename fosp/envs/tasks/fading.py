@@ -13,6 +13,8 @@ from fosp.envs.objects import Goal, Hazards, Vases
 from fosp.envs.tasks import goal
 from fosp.envs.tasks.goal import GoalTask
 
+FAMILIES = ("FadingEasy", "FadingHard")
+
 #: Name -> frames from fully visible to invisible; kinds that fade at level 2.
 VARIANTS = {"Easy": (150, (Goal, Hazards)), "Hard": (75, (Goal, Hazards, Vases))}
 

@@ -19,6 +19,8 @@ from fosp.envs.tasks.base import Task
 if TYPE_CHECKING:
     from fosp.envs.world import World
 
+FAMILIES = ("Goal",)
+
 #: Closer than this to the goal's centre counts as arrived, metres.
 ARRIVED = 0.3
 #: By level: half side of the arena in metres, objects, cost terms that count.

@@ -19,6 +19,8 @@ from fosp.envs.tasks.goal import ARRIVED, draw_goal
 if TYPE_CHECKING:
     from fosp.envs.world import World
 
+FAMILIES = ("Push",)
+
 #: A box that the agent can see over and move, where that is not the usual one.
 BOXES = {"Car": PushBox(keepout=0.125, half=0.125, density=0.0005)}
 #: By level: half side of the arena in metres; numbers of hazards and pillars; cost terms that count.
