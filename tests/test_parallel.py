@@ -30,11 +30,12 @@ FORK = multiprocessing.get_context("fork")  # torch is imported already, and glo
 #: Everything that an update can do is on: the mirror, both losses ahead, all ways to extract a policy, its average.
 TINY = (
     "model.deter=8", "model.groups=2", "model.classes=4", "model.units=16", "model.layers=1", "model.depth=4",
-    "model.decode_width=16", "model.bins=41", "model.whitening=1", "agent.units=16", "agent.layers=1", "agent.bins=41",
-    "agent.horizon=4", "agent.starts=6", "agent.ahead=3", "agent.average=0.1", "agent.actor_scales.dynamics=0.5",
-    "agent.actor_scales.imagined=0.2", "agent.constraint.budget=0", "optimiser.behaviour_every=2", "training.batch=4",
-    "training.length=6", "training.latent_batch=4", "training.updates=6", "training.latent_updates=4",
-    "training.log_every=1", "training.save_every=5", "training.precision=float32",
+    "model.decode_width=16", "model.decode_every=2", "model.bins=41", "model.whitening=1", "agent.units=16",
+    "agent.layers=1", "agent.bins=41", "agent.horizon=4", "agent.starts=6", "agent.ahead=3", "agent.average=0.1",
+    "agent.actor_scales.dynamics=0.5", "agent.actor_scales.imagined=0.2", "agent.constraint.budget=0",
+    "optimiser.behaviour_every=2", "training.batch=4", "training.length=6", "training.latent_batch=4",
+    "training.updates=6", "training.latent_updates=4", "training.log_every=1", "training.save_every=5",
+    "training.precision=float32",
 )  # fmt: skip
 
 

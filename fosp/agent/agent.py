@@ -408,7 +408,7 @@ class Learner:
         with self.autocast():
             losses, latents = self.model_loss(
                 agent.model, stack_cameras(batch), batch.action, batch.reward, batch.cost, batch.is_first,
-                batch.is_terminal, noise,
+                batch.is_terminal, noise, self._decoded(time),
             )  # fmt: skip
             rows, drawn, weight = self._look_ahead(batch)
             ahead = self.ahead_loss(
@@ -472,6 +472,14 @@ class Learner:
         normal = torch.randn(size, generator=self.generator, device=self.device)
         imagined = normal[logged:].unflatten(0, (len(dreamt.action), -1))
         return torch.cat([team.share(normal[:logged]), team.share(imagined, 1).flatten(0, 1)])
+
+    def _decoded(self, time: int) -> Tensor | None:
+        """Which of the rows of a sequence are reconstructed in this update; None for all."""
+        every = min(self.agent.model.config.decode_every, time)
+        if every == 1:
+            return None
+        first = torch.randint(every, (), generator=self.generator, device=self.device)
+        return first + every * torch.arange(time // every, device=self.device)
 
     def _look_ahead(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
         """Random start rows of ``ahead_loss`` (N,), its noise (L, N, S, K), and the weight of its mean."""

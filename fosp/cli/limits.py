@@ -8,7 +8,7 @@ from fosp.types import Schema, UserError
 
 #: Settings that are counts of at least one; all other numbers only must not be negative.
 _COUNTS = (
-    "model.deter", "model.groups", "model.units", "model.depth",
+    "model.deter", "model.groups", "model.units", "model.depth", "model.decode_every",
     "agent.units", "agent.horizon", "agent.starts", "agent.expansion.hold",
     "training.batch", "training.latent_batch", "training.log_every", "training.save_every",
     "online.episodes", "online.envs", "online.save_every",

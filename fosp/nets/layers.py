@@ -71,7 +71,8 @@ class EnsembleMLP(nn.Module):
         first = weights[0]  # (M, inputs, units)
         y = (x @ first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1)).transpose(0, 1)  # (M, N, units)
         for weight, gain, offset in zip(weights[1:], gains, offsets, strict=True):
-            y = nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3) * gain + offset
+            y = nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3)
+            y = torch.addcmul(offset.to(y.dtype), y, gain.to(y.dtype))
             y = torch.bmm(nn.functional.silu(y), weight)  # (M, N, units), in the end (M, N, outputs)
         return y + bias
 

@@ -66,12 +66,13 @@ def _cost_weight(model: WorldModel, cost: Tensor) -> Tensor:
 
 def model_loss(
     model: WorldModel, images: Tensor, action: Tensor, reward: Tensor, cost: Tensor, is_first: Tensor,
-    is_terminal: Tensor, noise: Tensor,
+    is_terminal: Tensor, noise: Tensor, decoded: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Latent]:  # fmt: skip
     """Losses (B, T) by name, and the posterior states (B, T, ...), which still carry gradients.
 
     images uint8 (B, T, W, W, C), action (B, T, A), the rest (B, T), Gumbel noise (B, T, S, K). Every quantity of a row
-    is predicted from that row's state, which has seen the row's images: no shift (types.py).
+    is predicted from that row's state, which has seen the row's images: no shift (types.py). ``decoded`` are the rows
+    (R,) of each sequence whose images are reconstructed, None for all; the image loss is (B, R).
     """
     batch, time = reward.shape
     embedding = model.encode(images)  # (B, T, E)
@@ -81,8 +82,9 @@ def model_loss(
     proceed = model.continue_head(flat).float().view(batch, time)
     # A time limit is no terminal state: only is_terminal counts, so a truncated episode is said to continue.
     going_on = 1.0 - is_terminal.float()
+    shown, shown_images = (features, images) if decoded is None else (features[:, decoded], images[:, decoded])
     losses = {
-        "image": model.image_error(flat, images.flatten(0, 1)).view(batch, time),
+        "image": model.image_error(shown.flatten(0, 1), shown_images.flatten(0, 1)).view(batch, -1),
         "reward": model.twohot.loss(model.reward_head(features), reward),
         "cost": _cost_weight(model, cost) * model.twohot.loss(model.cost_head(features), cost),
         "proceed": nn.functional.binary_cross_entropy_with_logits(proceed, going_on, reduction="none"),

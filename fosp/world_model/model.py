@@ -26,6 +26,7 @@ class ModelConfig:
     depth: int = 16  # channels of the first convolution, doubled at every stage
     stem: int = 2  # stride of the first convolution: 2 as the reference, 4 to spend less on the largest activation
     decode_width: int = 64  # side of the reconstructed image; the image is pooled down to it
+    decode_every: int = 1  # of so many consecutive images one is reconstructed, another one in every update
     whitening: float = 0.0  # share of colour whitening in the reconstruction target, 0..1
     unimix: float = 0.01
     bins: int = 127  # of every two-hot head
@@ -37,9 +38,12 @@ class ModelConfig:
 class WorldModel(nn.Module):
     """Everything that predicts. ``channels`` = 3 per camera, ``width`` = side of the images in pixels."""
 
+    #: Pixels of a target in one row of a product: with fewer the rows are too short, with more there are mostly zeros.
+    PIXELS = 4
+
     def __init__(self, config: ModelConfig, channels: int, width: int, actions: int) -> None:
         super().__init__()
-        self.config, self.width, self.actions = config, width, actions
+        self.config, self.channels, self.width, self.actions = config, channels, width, actions
         self.encoder = Encoder(channels, width, config.depth, config.stem)
         self.rssm = RSSM(
             self.encoder.size, actions, config.deter, config.groups, config.classes, config.units, config.unimix
@@ -56,22 +60,29 @@ class WorldModel(nn.Module):
         """uint8 (..., W, W, C) -> (..., E)."""
         return self.encoder(images.flatten(0, -4)).view(*images.shape[:-3], -1)
 
-    def reconstruction_target(self, images: Tensor) -> Tensor:
-        """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width."""
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
-            small = self._pooled(images)
-            return self.whitening(small) if self.config.whitening else small.sub_(0.5)
+    def reconstruction_target(self, images: Tensor, linear: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width.
 
-    def _pooled(self, images: Tensor) -> Tensor:
-        """uint8 (N, W, W, C) -> [0, 1], (N, w, w, C)."""
+        ``linear`` is ``target_map()`` where it is at hand.
+        """
         cells, side = self.config.decode_width, self.width // self.config.decode_width
-        if side == 1:
-            return images.float().mul_(1 / 255)
-        n, _, _, c = images.shape
-        # Rows first, in whole lines, then the neighbours within a line as a product: strided sums over bytes are slow.
-        lines = images.view(n, cells, side, -1).sum(2, dtype=torch.int16)
-        pool = torch.eye(c, device=images.device).repeat(side, 1) / (255 * side**2)  # (side * C, C)
-        return (lines.float().view(-1, side * c) @ pool).view(n, cells, cells, c)
+        if side == 1 and not self.config.whitening:
+            return images.float().mul_(1 / 255).sub_(0.5)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
+            matrix, offset = linear or self.target_map()
+            # Rows first, in whole lines, the neighbours within a line by the product: strided sums of bytes are slow.
+            lines = images.view(len(images), cells, side, -1).sum(2, dtype=torch.int16)
+            return torch.addmm(offset, lines.float().view(-1, len(matrix)), matrix).view(len(images), cells, cells, -1)
+
+    def target_map(self) -> tuple[Tensor, Tensor]:
+        """Pooling within a line, scale and colours as one affine map: float32 (p side C, p C), (p C,); p = PIXELS."""
+        side, cameras = self.width // self.config.decode_width, self.channels // 3
+        colours, mean = self.whitening.matrix.T, self.whitening.mean
+        with torch.autocast(mean.device.type, enabled=False):
+            offset = -(mean @ colours) if self.config.whitening else mean - 0.5
+            pool = torch.eye(self.channels, device=mean.device).repeat(side, 1) / (255 * side**2)  # (side C, C)
+            pixel = pool @ torch.block_diag(*[colours] * cameras)
+        return torch.block_diag(*[pixel] * self.PIXELS), offset.repeat(cameras * self.PIXELS)
 
     def decode_raw(self, features: Tensor) -> Tensor:
         """(N, F) -> in the space of the target, (N, w, w, C)."""
@@ -82,11 +93,11 @@ class WorldModel(nn.Module):
 
         An error summed over a pooled image stands for (W / w)^2 pixels each.
         """
-        said = self.decode_raw(features)
+        said, linear = self.decode_raw(features), self.target_map()
         if torch.compiler.is_compiling():  # a compiler makes one pass of it by itself, and knows no such function
-            error = (said.float() - self.reconstruction_target(images)).square().sum((1, 2, 3))
+            error = (said.float() - self.reconstruction_target(images, linear)).square().sum((1, 2, 3))
         else:
-            error = SquaredError.apply(said, lambda rows: self.reconstruction_target(images[rows]))
+            error = SquaredError.apply(said, lambda rows: self.reconstruction_target(images[rows], linear))
         return error * (self.width / self.config.decode_width) ** 2
 
     def decode(self, features: Tensor) -> Tensor:

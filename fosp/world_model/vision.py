@@ -105,6 +105,59 @@ class Encoder(nn.Module):
         return self.layers(self.stem(x)).flatten(1)
 
 
+class Enlarge(nn.ConvTranspose2d):
+    """Transposed convolution, kernel 4, stride 2: twice the side. (N, C, W, W) -> (N, c, 2 W, 2 W)."""
+
+    FEW = 16  # outputs up to which ``PhasedConvolution`` is the faster one
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, 4, 2, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if torch.compiler.is_compiling() or not x.is_cpu or self.out_channels > self.FEW:
+            return super().forward(x)
+        return PhasedConvolution.apply(x, self.weight, self.bias)
+
+
+class PhasedConvolution(torch.autograd.Function):
+    """What ``Enlarge`` computes, for a processor and few outputs: two to three times as fast as oneDNN's own.
+
+    Each pixel of the result has one of four phases (odd or even row, odd or even column), and those of a phase are a
+    plain convolution with a 2x2 kernel: one convolution with four times the outputs gives all, and they are sorted in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(N, C, W, W), (C, c, 4, 4), (c,) -> (N, c, 2 W, 2 W), in the precision that autocast says."""
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        x, kernel = x.to(kind), weight.to(kind)
+        ctx.save_for_backward(x, kernel)
+        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        n, inputs, side, _ = x.shape
+        outputs = kernel.shape[1]
+        # Row 2i - 1 + p of the result is row i - 1 of x times row 2 + p of the kernel, and row i times row p.
+        phases = kernel.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+        phases = phases.reshape(4 * outputs, inputs, 2, 2).contiguous(memory_format=torch.channels_last)
+        wide = None if bias is None else bias.to(kind).repeat(4)
+        y = nn.functional.conv2d(x, phases, wide, padding=1).permute(0, 2, 3, 1)  # (N, W + 1, W + 1, 4 c)
+        y = y.reshape(n, side + 1, side + 1, 2, 2, outputs).transpose(2, 3).reshape(n, 2 * side + 2, -1, outputs)
+        return y[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore
+        x, kernel = ctx.saved_tensors
+        kind, bias_kind = ctx.dtypes
+        gradient = gradients[0].to(x.dtype)
+        by_x, by_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, [2, 2], [1, 1], [1, 1], True, [0, 0], 1, [True, True, False]
+        )
+        by_bias = None
+        if bias_kind is not None:  # whole images first: sums over rows of so few numbers are slow
+            image = gradient.permute(0, 2, 3, 1).reshape(len(gradient), -1).sum(0, dtype=bias_kind)
+            by_bias = image.view(-1, gradient.shape[1]).sum(0)
+        return by_x, by_weight.to(kind), by_bias
+
+
 class Decoder(nn.Module):
     """The way back, from features to the mean of the image. (N, F) -> (N, C, W, W). W may be less than was seen."""
 
@@ -117,7 +170,7 @@ class Decoder(nn.Module):
         blocks: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(zip(sizes, [*sizes[1:], channels], strict=True)):
             last = i == len(sizes) - 1
-            blocks.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=last))
+            blocks.append(Enlarge(inputs, outputs, bias=last))
             if not last:
                 blocks += [ImageNorm(outputs, 8 * 2**i), nn.SiLU()]
         self.layers = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +19,7 @@ from fosp.agent.agent import Learner, OptimiserConfig
 from fosp.cli import wire
 from fosp.types import Batch, UserError
 from fosp.world_model import ahead_loss
+from fosp.world_model.vision import Enlarge
 
 CPU = torch.device("cpu")
 #: Every way to extract a policy has a part in the losses.
@@ -60,7 +64,7 @@ def test_all_functions_differentiated_ahead_of_time_give_the_same_losses() -> No
     compare(partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=False))
 
 
-def test_all_that_computes_losses_can_be_compiled_as_a_whole() -> None:
+def test_all_that_computes_losses_can_be_compiled_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced without a break, once for each function; what the graphs compute is then left to PyTorch itself."""
     traced: list[int] = []
 
@@ -70,7 +74,8 @@ def test_all_that_computes_losses_can_be_compiled_as_a_whole() -> None:
 
     made = learner(compiled=partial(torch.compile, backend=count, fullgraph=True, dynamic=False))
     eager = learner()
-    eager.agent.model.rssm.by_hand = False  # what is compiled is the plain loop
+    eager.agent.model.rssm.by_hand = False  # what is compiled is the plain loop,
+    monkeypatch.setattr(Enlarge, "FEW", 0)  # and the plain convolution
     for seed in range(3):
         data = batch(seed, rows=3)
         assert losses(made, data) == losses(eager, data)
@@ -127,3 +132,20 @@ def test_bfloat16_does_not_harm_learning() -> None:
     assert exact["image"] < 0.8 * exact["first image"]
     for name in MODEL_LOSSES:
         assert short[name] == pytest.approx(exact[name], rel=LAST_BAND), name
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the C library of GNU has this setting")
+@pytest.mark.parametrize("kept", [True, False])
+def test_freed_memory_serves_the_next_tensor(kept: bool) -> None:
+    """Pages that are got from the system anew are counted as faults."""
+    code = (
+        "import resource, torch; from fosp.cli import wire\n"
+        f"if {kept}: wire.keep_memory()\n"
+        "faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20):\n"
+        "    torch.ones(2**26, dtype=torch.uint8)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) * resource.getpagesize() / 2**26)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    tensors = float(done.stdout)  # so many of the twenty were made of new pages
+    assert tensors < 5 if kept else tensors > 15

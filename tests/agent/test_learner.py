@@ -39,6 +39,19 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
     assert finite(subject)
 
 
+def test_every_image_is_reconstructed_in_some_update() -> None:
+    subject = learner(model=replace(MODEL, decode_every=3))
+    drawn = [subject._decoded(7) for _ in range(30)]
+    assert {tuple(rows.tolist()) for rows in drawn if rows is not None} == {(0, 3), (1, 4), (2, 5)}
+    assert subject._decoded(2) is not None  # a sequence shorter than that has one row all the same
+    before = copied(subject.agent.model.decoder.state_dict())
+    subject.update(batch())
+    assert not same(subject.agent.model.decoder.state_dict(), before)
+    state = subject.generator.get_state()
+    assert learner()._decoded(7) is None
+    assert torch.equal(subject.generator.get_state(), state)
+
+
 @pytest.mark.parametrize("part", ["reward", "cost", "action"])
 def test_learning_goes_on_after_a_broken_batch(part: str) -> None:
     subject = learner()

@@ -44,6 +44,15 @@ def test_every_loss_has_a_scale_and_a_number_for_each_row(model: WorldModel) -> 
     assert latents.h.requires_grad  # whoever takes them as constants has to say so
 
 
+def test_of_some_rows_only_the_image_loss_is_what_it_is_of_all(model: WorldModel) -> None:
+    data, chosen = batch(), torch.tensor([1, 4])
+    size, rows = data.reward.shape
+    fields = data.action, data.reward, data.cost, data.is_first, data.is_terminal, noise(size, rows)
+    everything, some = (model_loss(model, images(data), *fields, which)[0] for which in (None, chosen))
+    torch.testing.assert_close(some.pop("image"), everything.pop("image")[:, chosen])
+    torch.testing.assert_close(some, everything)
+
+
 def test_weighted_sum_by_hand_and_with_a_name_missing() -> None:
     losses = {"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([10.0])}
     assert weighted_sum(losses, {"a": 0.5, "b": 2.0}).item() == pytest.approx(21.0)

@@ -7,7 +7,16 @@ import torch
 from builders import WIDTH, batch, generator, images, stir, world_model
 from torch import nn
 
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, ImageNorm, Patches, SquaredError, scale_pixels
+from fosp.world_model.vision import (
+    ColourWhitening,
+    Decoder,
+    Encoder,
+    Enlarge,
+    ImageNorm,
+    Patches,
+    SquaredError,
+    scale_pixels,
+)
 
 
 @pytest.mark.parametrize(("width", "stem"), [(16, 2), (16, 4), (64, 2), (64, 4)])
@@ -109,6 +118,32 @@ def test_decoding_undoes_what_the_target_did(whitening: float, width: int, monke
     pooled = data.float().div(255).permute(0, 3, 1, 2)
     pooled = nn.functional.avg_pool2d(pooled, WIDTH // width).permute(0, 2, 3, 1)
     torch.testing.assert_close(model.decode(torch.zeros(12, 1)), pooled, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("outputs", [6, 16])
+def test_convolution_by_phases_has_the_values_and_the_gradients_of_the_transposed_one(outputs: int, bias: bool) -> None:
+    layer = Enlarge(8, outputs, bias).double()
+    x = torch.randn(3, 8, 4, 4, dtype=torch.float64, generator=generator(), requires_grad=True)
+    by_phases, plain = layer(x), nn.ConvTranspose2d.forward(layer, x)
+    assert type(by_phases.grad_fn) is not type(plain.grad_fn)  # or nothing would be compared
+    torch.testing.assert_close(by_phases, plain)
+    upstream = torch.randn(plain.shape, dtype=torch.float64, generator=generator(1))
+    inputs = [x, *layer.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(by_phases, inputs, upstream), torch.autograd.grad(plain, inputs, upstream)
+    )
+
+
+def test_convolution_by_phases_computes_in_the_precision_of_autocast() -> None:
+    layer = Enlarge(8, 6, bias=True)
+    x = torch.randn(3, 8, 4, 4, generator=generator(), requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        by_phases, plain = layer(x), nn.ConvTranspose2d.forward(layer, x)
+    assert by_phases.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(by_phases, plain, rtol=0.02, atol=0.02)
+    gradients = torch.autograd.grad(by_phases.float().square().sum(), [x, *layer.parameters()])
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
 
 
 @pytest.mark.parametrize("dtype, within", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
