@@ -134,7 +134,8 @@ def wrap_learner(agent: Agent, config: RunConfig, device: torch.device, kind: ty
     """Precision and compiling as configured."""
     if device.type == "cpu":
         keep_memory()
-    agent.model.rssm.by_hand = config.training.precision != "float32"  # the reference leaves gradients to autograd
+    if config.training.precision == "float32":
+        agent.model.leave_to_autograd()
     autocast = pick_autocast(config.training.precision, device)
     compiled = pick_compiler(config.training.compile, device)
     return kind(agent, config.optimiser, config.seed, device, autocast, compiled)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fosp.nets.distributions import TwoHot
 from fosp.nets.layers import MLP
 from fosp.world_model.rssm import RSSM, Latent
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, SquaredError
+from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, SquaredError
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ class WorldModel(nn.Module):
         self.reward_head = MLP(self.feature_size, config.bins, config.units, config.layers, out_scale=0.0)
         self.cost_head = MLP(self.feature_size, config.bins, config.units, config.layers, out_scale=0.0)
         self.continue_head = MLP(self.feature_size, 1, config.units, config.layers)
+
+    def leave_to_autograd(self) -> None:
+        """The reference: PyTorch's own convolutions and gradients also where ours are faster on a processor."""
+        self.rssm.by_hand = False
+        for layer in self.decoder.modules():
+            if isinstance(layer, Enlarge):
+                layer.by_phases = False
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (..., W, W, C) -> (..., E)."""

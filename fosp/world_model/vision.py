@@ -112,11 +112,12 @@ class Enlarge(nn.ConvTranspose2d):
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__(inputs, outputs, 4, 2, 1, bias=bias)
+        self.by_phases = outputs <= self.FEW
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        if torch.compiler.is_compiling() or not x.is_cpu or self.out_channels > self.FEW:
-            return super().forward(x)
-        return PhasedConvolution.apply(x, self.weight, self.bias)
+        if self.by_phases and x.is_cpu and not torch.compiler.is_compiling():
+            return PhasedConvolution.apply(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 class PhasedConvolution(torch.autograd.Function):

@@ -12,6 +12,7 @@ from fosp.baselines.cloning import CloningLearner
 from fosp.cli import wire
 from fosp.presets import RunConfig
 from fosp.world_model import Latent
+from fosp.world_model.vision import Enlarge
 
 OPTIMISER = OptimiserConfig(model_rate=0.0, actor_rate=3e-3)
 
@@ -69,3 +70,5 @@ def test_the_reference_path_leaves_gradients_to_autograd() -> None:
         settings = replace(settings, training=replace(settings.training, precision=precision))
         made = wire.wrap_learner(agent(schema=SCHEMA), settings, torch.device("cpu"), CloningLearner)
         assert isinstance(made, CloningLearner) and made.agent.model.rssm.by_hand is by_hand
+        last = made.agent.model.decoder.layers[-1]
+        assert isinstance(last, Enlarge) and last.by_phases is by_hand

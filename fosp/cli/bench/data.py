@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 KINDS = (("small images, in memory", 16, 8), ("real size, not in memory", 251, 64))
 BATCH, LENGTH = 8, 32  # of the preset tiny
 SHORT = 8  # windows of the small kind, whose episodes are short
+FILL = 1.5  # so many times the limit is read before anything is timed
 SMALL_GB = 0.3  # the store that the large one is compared with
 
 
@@ -175,6 +177,8 @@ def _learn(
     size = training.batch * training.length * store.num_bytes / (store.num_steps + len(store))
     if limit and held is None:
         source = _Forgetful(source, path, max(1, int((limit - peak_bytes()) / size)))
+    for _ in range(math.ceil(FILL * min(limit, store.num_bytes) / size)):  # until old pages must go for new ones
+        source.sample()
     sampled, _ = rates(source.sample, 1, options.repeats, options.seconds)
     learner = wire.build_learner(config, store.schema, device)
     prefetcher = Prefetcher(source)
