@@ -104,8 +104,10 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["gflop"]["matmul"] > 0 and (row["gflop"]["convolution"] > 0) == (row["stage"] == "images")
         assert 0 < row["share"] < 1 and 50e6 < row["peak_bytes_before"] <= row["peak_bytes"] < 3e9
         assert row["config"]["model"]["deter"] == 8 and row["config"]["training"]["precision"] == row["precision"]
-    # bfloat16 computes the same products; the written gradient also that of the state before the first row.
-    assert rows[0]["gflop"] == pytest.approx(rows[2]["gflop"], rel=1e-4)
+    # bfloat16 computes the same products; the written gradient also that of the state before the first row, and a
+    # convolution by phases a border that is cut off.
+    assert rows[0]["gflop"]["matmul"] == pytest.approx(rows[2]["gflop"]["matmul"], rel=1e-4)
+    assert rows[0]["gflop"]["convolution"] == pytest.approx(rows[2]["gflop"]["convolution"], rel=0.03)
     assert "train laptop" in capsys.readouterr().out
 
 
