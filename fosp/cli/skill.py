@@ -91,7 +91,7 @@ def scores(options: Options, preset: str, seed: int) -> list[dict[str, Any]]:
         scored = api.evaluate({path.name: path}, task=options.task, episodes=options.layouts)["policies"][0]["summary"]
         row = {
             "preset": preset, "seed": seed, "updates": int(path.name), "layouts": options.layouts,
-            "minutes": checkpoint.read_numbers(path)["seconds"] / 60, "return": scored["return"],
+            "minutes": checkpoint.read_numbers(path)["elapsed"] / 60, "return": scored["return"],
             "cost": scored["cost"], "log": {"return": total.return_mean, "cost": total.cost_mean},
         }  # fmt: skip
         row["beats_log"] = row["return"]["mean"] > total.return_mean and row["cost"]["mean"] < total.cost_mean

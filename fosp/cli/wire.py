@@ -54,8 +54,8 @@ def pick_device(name: str) -> torch.device:
 def keep_memory() -> None:
     """Lets this process keep freed memory for its next tensors, where the C library is that of GNU.
 
-    By default it gives large pieces back to the system at once and gets them anew, empty, page by page: a tenth of an
-    update of ``tiny`` and of ``small`` went there.
+    By default it gives large pieces back to the system at once and gets them anew, empty, page by page: up to a tenth
+    of an update went there. The price is a somewhat higher peak (docs/speed.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # musl has none

@@ -84,10 +84,12 @@ class WorldModel(nn.Module):
     def target_map(self) -> tuple[Tensor, Tensor]:
         """Pooling within a line, scale and colours as one affine map: float32 (p side C, p C), (p C,); p = PIXELS."""
         side, cameras = self.width // self.config.decode_width, self.channels // 3
-        colours, mean = self.whitening.matrix.T, self.whitening.mean
-        with torch.autocast(mean.device.type, enabled=False):
-            offset = -(mean @ colours) if self.config.whitening else mean - 0.5
-            pool = torch.eye(self.channels, device=mean.device).repeat(side, 1) / (255 * side**2)  # (side C, C)
+        device = self.whitening.mean.device
+        with torch.autocast(device.type, enabled=False):
+            colours, offset = self.whitening.affine()
+            if not self.config.whitening:  # never fitted: colours as they are
+                offset = offset - 0.5
+            pool = torch.eye(self.channels, device=device).repeat(side, 1) / (255 * side**2)  # (side C, C)
             pixel = pool @ torch.block_diag(*[colours] * cameras)
         return torch.block_diag(*[pixel] * self.PIXELS), offset.repeat(cameras * self.PIXELS)
 

@@ -244,8 +244,12 @@ class ColourWhitening(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, W, W, C) in [0, 1], cameras stacked as RGB RGB ..., -> whitened, zero mean."""
-        pixels = images.view(-1, 3)
-        return ((pixels - self.mean) @ self.matrix.T).view(images.shape)
+        gain, offset = self.affine()
+        return torch.addmm(offset, images.view(-1, 3), gain).view(images.shape)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(3, 3), (3,): a row of colours times the first plus the second is whitened."""
+        return self.matrix.T, -(self.mean @ self.matrix.T)
 
     def undo(self, whitened: Tensor) -> Tensor:
         """Back to colours in [0, 1]. (N, W, W, C)."""
