@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fosp.agent.agent import Agent, AgentConfig, Dream, Learner, OptimiserConfig
 from fosp.nets.distributions import gumbel
+from fosp.nets.features import Features
 from fosp.types import Batch, Episode, Schema
 from fosp.world_model import ModelConfig, WorldModel
 
@@ -91,7 +92,7 @@ def dreamt(features: int, seed: int = 0, starts: int = 3, horizon: int = 2) -> D
 
     rows = horizon + 1
     return Dream(
-        features=numbers(rows, starts, features),
+        features=Features(numbers(rows, starts, features)),
         action=numbers(horizon, starts, ACTIONS).clamp(-1, 1),
         reward=numbers(rows, starts),
         cost=numbers(rows, starts).abs(),

@@ -6,14 +6,15 @@ and the launching of operations. ``LaidOut`` needs a fraction of both and comput
 * z is one-hot, so its product with a matrix is a sum of S of its rows;
 * heads that look at the same state share one product as their first layer and one batched product for each further;
 * the logarithm of mixed probabilities has its maximum where the logits have theirs;
-* a convolution over a few pixels is one product with its weights in a row.
+* a convolution over a few pixels is one product with its weights in a row;
+* functions are called instead of modules, which take as long as a small operation to be called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from fosp.agent.agent import Agent
 from fosp.nets.layers import MLP, EnsembleMLP
 from fosp.world_model import Latent
+from fosp.world_model.vision import ImageNorm
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,17 @@ class LaidOut:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         rssm, layers = agent.model.rssm, agent.model.encoder.layers
-        self._encoder = [_Convolution(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
+        kinds: dict[type, Callable[[Any], Callable[[Tensor], Tensor]]] = {
+            nn.Conv2d: _Convolution, ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu
+        }  # fmt: skip
+        self._encoder = [kinds[type(layer)](layer) for layer in layers]
+        norms: tuple[Any, ...] = rssm.inputs[1], rssm.cell.norm, rssm.post_out[0]
+        linears: tuple[Any, ...] = rssm.cell.gates, rssm.post_memory, rssm.post_image, rssm.post_out[2]
+        self._norm_in, self._norm_gates, self._norm_out = map(_Norm, norms)
+        self._gates, self._memory, image, self._out = (linear.weight.detach().T for linear in linears)
+        self._out_bias = linears[-1].bias.detach()
+        side = agent.model.encoder.END  # embeddings have channels first, which are last here
+        self._image = image.unflatten(0, (-1, side, side)).permute(1, 2, 0, 3).flatten(0, 2).contiguous()
         self._groups, self._classes, size = rssm.groups, rssm.classes, rssm.groups * rssm.classes
         device = rssm.post_image.weight.device
         self._offset = torch.arange(0, size, rssm.classes, device=device)  # (S,), the row of each group's class 0
@@ -87,13 +99,16 @@ class LaidOut:
         self._first_action = _side_by_side(self._critics.weights[0][:, size:])  # (A, 2M * units)
 
     def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
-        rssm, seen = self.agent.model.rssm, self.agent.model.encoder.stem(images)
+        seen = self.agent.model.encoder.stem(images).permute(0, 2, 3, 1)  # (n, W, W, C) from here on
         for layer in self._encoder:
             seen = layer(seen)
         x = torch.addmm(self._times_z(latent.z, self._input_z), action, self._input_action)
-        h = rssm.cell(rssm.inputs[2](rssm.inputs[1](x)), latent.h)
-        logits = rssm.post_out(rssm.post_memory(h) + rssm.post_image(seen.flatten(1)))
-        logits = logits.view(-1, self._groups, self._classes)
+        gates = self._norm_gates(torch.cat([_silu(self._norm_in(x)), latent.h], -1) @ self._gates)
+        reset, candidate, update = gates.chunk(3, -1)  # as in GRUCell
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        h = torch.lerp(latent.h, candidate, torch.sigmoid(update - 1.0))
+        hidden = _silu(self._norm_out(torch.addmm(h @ self._memory, seen.flatten(1), self._image)))
+        logits = torch.addmm(self._out_bias, hidden, self._out).view(-1, self._groups, self._classes)
         z = torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         return Latent(h, z)
 
@@ -108,9 +123,9 @@ class LaidOut:
         def judge(actions: Tensor) -> tuple[Tensor, Tensor]:
             pairs = critics.unsqueeze(1) + actions @ self._first_action  # (n, k, 2M * units)
             logits = self._critics(pairs.view(-1, self._critics.heads, self._units).transpose(0, 1))
-            reward, cost = logits.chunk(2)  # (M, n * k, bins) each
             agent, shape = self.agent, actions.shape[:2]
-            return agent.reward_critic.worst(reward).view(shape), agent.cost_critic.worst(cost).view(shape)
+            reward, cost = agent.reward_critic.twohot.mean(logits).chunk(2)  # (M, n * k) each; both have the same bins
+            return agent.reward_critic.worst_value(reward).view(shape), agent.cost_critic.worst_value(cost).view(shape)
 
         return Reading(policies, probability, judge)
 
@@ -120,28 +135,44 @@ class LaidOut:
         return nn.functional.embedding_bag(index + self._offset, rows, mode="sum", per_sample_weights=hot)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """In place: what comes before it is not needed again."""
+    return nn.functional.silu(x, inplace=True)
+
+
+class _Norm:
+    """A layer norm without its module."""
+
+    def __init__(self, layer: nn.LayerNorm) -> None:
+        weight, bias = layer.weight.detach().contiguous(), layer.bias.detach().contiguous()
+        self._rest = layer.normalized_shape, weight, bias, layer.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.layer_norm(x, *self._rest)
+
+
 class _Convolution:
-    """Kernel 4, stride 2, padding 1. (n, C, W, W), channels last in memory -> (n, c, W / 2, W / 2).
+    """Kernel 4, stride 2, padding 1. (n, W, W, C) -> (n, W / 2, W / 2, c).
 
     For few pixels the library spends most of its time on bringing the weights into an order of its own.
     """
 
-    FEW = 64  # pixels of the output; measured
+    FEW = 256  # pixels of the output; measured
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        self._layer = layer
+        self._weight = layer.weight.detach()
         self._matrix = layer.weight.detach().permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (16 * C, c)
 
     def __call__(self, x: Tensor) -> Tensor:
-        n, channels, width, _ = x.shape
+        n, width, _, channels = x.shape
         side = width // 2
         if n * side**2 > self.FEW:
-            return self._layer(x)
-        x = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()  # (n, W + 2, W + 2, C)
+            return torch.conv2d(x.permute(0, 3, 1, 2), self._weight, None, 2, 1).permute(0, 2, 3, 1)
+        x = nn.functional.pad(x, (0, 0, 1, 1, 1, 1))  # (n, W + 2, W + 2, C)
         image, line, pixel, _ = x.stride()
         windows = x.as_strided((n, side, side, 4, 4 * channels), (image, 2 * line, 2 * pixel, line, 1))
         out = windows.reshape(n * side**2, -1) @ self._matrix
-        return out.view(n, side, side, -1).permute(0, 3, 1, 2)
+        return out.view(n, side, side, -1)
 
 
 class _Stack(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fosp.nets.distributions import gaussian_log_prob
+from fosp.nets.features import Features
 from fosp.nets.layers import MLP
 
 
@@ -44,7 +45,7 @@ class Actor(nn.Module):
         super().__init__()
         self.net = MLP(features, 2 * actions, units, layers, out_scale=0.1)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor | Features) -> tuple[Tensor, Tensor]:
         """(..., F) -> mean, standard deviation (..., A)."""
         return self.distribution(self.net(features))
 
@@ -54,7 +55,7 @@ class Actor(nn.Module):
         std = self.MIN_STD + (self.MAX_STD - self.MIN_STD) * torch.sigmoid(spread)
         return torch.tanh(mean), std
 
-    def sample(self, features: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, features: Tensor | Features, noise: Tensor) -> Tensor:
         """Standard normal noise (..., A) -> executable action (..., A), differentiable where it is not clipped."""
         mean, std = self(features)
         return clip_through(mean + std * noise)

@@ -20,6 +20,7 @@ from fosp.agent.mirror import mirrored
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
 from fosp.nets.distributions import gaussian_entropy, gumbel
+from fosp.nets.features import Features
 from fosp.nets.layers import constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
 from fosp.parallel import ALONE
@@ -137,7 +138,7 @@ class Agent(nn.Module):
 class Dream:
     """Imagined rollout of the trained actor, N starts: states 0..H, actions 0..H-1, what the heads say of each."""
 
-    features: Tensor  # (H + 1, N, F)
+    features: Features  # (H + 1, N, F)
     action: Tensor  # (H, N, A)
     reward: Tensor  # (H + 1, N)
     cost: Tensor  # (H + 1, N)
@@ -145,7 +146,8 @@ class Dream:
     exploring: Tensor  # (N,) bool: its first action was a uniform one
 
     def detach(self) -> Dream:
-        return Dream(**{name: value.detach() for name, value in vars(self).items()})
+        values = {name: value.detach() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Dream(**values, features=self.features.map(Tensor.detach))
 
     @property
     def alive(self) -> Tensor:
@@ -185,23 +187,23 @@ def roll_out(
 
     model = agent.model
     states, action = model.imagine(start, choose, agent.config.horizon, noise)
-    features = states.features
+    features = model.features(states)
     heads = (model.reward(features), model.cost(features), model.continues(features))
     return Dream(features, action, *heads, exploring)
 
 
-def critic_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream) -> dict[str, Tensor]:
+def critic_losses(agent: Agent, features: Tensor | Features, batch: Batch, dreamt: Dream) -> dict[str, Tensor]:
     """Losses of both critics and of reachability, in-sample on the log's pairs and on imagined ones.
 
     features (B, T, F) and the dream are constants. Returns flat tensors by name; masked pairs count as zero.
     """
-    config = agent.config
+    config, features = agent.config, Features.of(features)
     logged_action = batch.action[:, :-1].flatten(0, 1)  # (B * (T - 1), A)
-    logged = features[:, :-1].flatten(0, 1)
+    logged = features.map(lambda x: x[:, :-1].flatten(0, 1))
     dreamt_action = dreamt.action.flatten(0, 1)  # (H * N, A)
-    pairs = torch.cat([logged, dreamt.features[:-1].flatten(0, 1)])
+    pairs = Features.cat(logged, dreamt.features.map(lambda x: x[:-1].flatten(0, 1)))
     action = torch.cat([logged_action, dreamt_action])
-    states = torch.cat([features.flatten(0, 1), dreamt.features.flatten(0, 1)])
+    states = Features.cat(*(x.map(lambda rows: rows.flatten(0, 1)) for x in (features, dreamt.features)))
     rows = [batch.reward.numel(), dreamt.reward.numel()]
     losses = {}
     for name, critic, signal, imagined_signal, level in (
@@ -214,40 +216,45 @@ def critic_losses(agent: Agent, features: Tensor, batch: Batch, dreamt: Dream) -
         returns = lambda_return(imagined_signal, imagined_value, dreamt.proceed, config.gamma, config.lam)
         weight = torch.cat([mask.flatten(), dreamt.alive.flatten()])
         q_loss = weight * critic.q_loss(pairs, action, torch.cat([target.flatten(), returns.flatten()]))
-        losses[f"q_{name}"], losses[f"q_{name}_imagined"] = q_loss.split([len(logged), len(dreamt_action)])
+        losses[f"q_{name}"], losses[f"q_{name}_imagined"] = q_loss.split([len(logged_action), len(dreamt_action)])
         losses[f"v_{name}"] = mask.flatten() * critic.v_loss(logged, logged_action, level)
     losses["reach"] = reach_loss(agent, features, batch.cost > 0, batch.is_last, batch.is_terminal)
     never = torch.zeros_like(dreamt.cost.T, dtype=torch.bool)
-    # In one piece: of turned rows PyTorch makes a product for each start, with a copy of the weights.
-    dreamt_features = dreamt.features.transpose(0, 1).contiguous()
-    losses["reach_imagined"] = reach_loss(agent, dreamt_features, dreamt.cost.T > 0.5 * VIOLATED_FRAME, never, never)
+    imagined_violation = dreamt.cost.T > 0.5 * VIOLATED_FRAME
+    losses["reach_imagined"] = reach_loss(agent, dreamt.features, imagined_violation, never, never, time=0)
     return losses
 
 
-def reach_loss(agent: Agent, features: Tensor, violated: Tensor, is_last: Tensor, is_terminal: Tensor) -> Tensor:
-    """(B, T, F), (B, T) three times -> (B, T). Rows that could only repeat their own bootstrap have weight 0."""
-    slow = agent.reachability.slow_probability(features)
+def reach_loss(
+    agent: Agent, features: Tensor | Features, violated: Tensor, is_last: Tensor, is_terminal: Tensor, time: int = 1
+) -> Tensor:
+    """(B, T, F), (B, T) three times -> (B, T). Rows that could only repeat their own bootstrap have weight 0.
+
+    ``time`` is the axis of time of ``features``, which may be (T, B, F): to turn what the heads say is much cheaper.
+    """
+    slow = agent.reachability.slow_probability(features).movedim(time, 1)
     gamma, lam = agent.config.reach_gamma, agent.config.lam
     target = reachability_target(violated.float(), slow, is_last, is_terminal, gamma, lam)
     informed = ~is_last.clone()
     informed[:, -1] = False
     informed |= violated | is_terminal
-    return informed.float() * agent.reachability.loss(features, target)
+    return informed.float() * agent.reachability.loss(features, target.movedim(1, time)).movedim(time, 1)
 
 
 def actor_losses(
-    agent: Agent, features: Tensor, batch: Batch, dreamt: Dream, noise: Tensor
+    agent: Agent, features: Tensor | Features, batch: Batch, dreamt: Dream, noise: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Ways to extract the policy, and what was seen on the way as metrics.
 
     features (B, T, F) are constants, noise (B * (T - 1) + H * N, A) is standard normal; the dream may carry gradients.
     """
     config = agent.config
-    logged = features[:, :-1].flatten(0, 1)
+    logged = Features.of(features).map(lambda x: x[:, :-1].flatten(0, 1))
     log_action = batch.action[:, :-1].flatten(0, 1)
     mask = 1.0 - batch.is_first[:, 1:].float().flatten()
-    states = torch.cat([logged, dreamt.features[:-1].detach().flatten(0, 1)])
-    parts = [len(logged), len(states) - len(logged)]
+    imagined = dreamt.features.map(lambda x: x[:-1].detach().flatten(0, 1))
+    states = Features.cat(logged, imagined)
+    parts = [len(logged.values), len(imagined.values)]
     feasible = 1 - agent.reachability.probability(states)
     mean, std = agent.actor(states)
     log_values = pair_values(agent, logged, log_action)
@@ -272,8 +279,8 @@ def actor_losses(
     if config.actor_scales.dynamics:
         losses["dynamics"] = dynamics_loss(agent, dreamt, feasible[parts[0] :])
     if config.actor_scales.imagined:
-        dreamt_states, dreamt_action = states[parts[0] :], dreamt.action.detach().flatten(0, 1)
-        own_weight = _weight(agent, feasible[parts[0] :], pair_values(agent, dreamt_states, dreamt_action))
+        dreamt_action = dreamt.action.detach().flatten(0, 1)
+        own_weight = _weight(agent, feasible[parts[0] :], pair_values(agent, imagined, dreamt_action))
         own_weight = own_weight * dreamt.alive.flatten()
         losses["imagined"] = extraction.likelihood_loss(mean[parts[0] :], std[parts[0] :], dreamt_action, own_weight)
     seen = {
@@ -313,7 +320,7 @@ class PairValues(NamedTuple):
 
 
 @torch.no_grad()
-def pair_values(agent: Agent, features: Tensor, action: Tensor) -> PairValues:
+def pair_values(agent: Agent, features: Tensor | Features, action: Tensor) -> PairValues:
     """(N, F), (N, A)."""
     reward, cost = agent.reward_critic.v_value(features), agent.cost_critic.v_value(features)
     reward_advantage = agent.reward_critic.q_value(features, action) - reward
@@ -364,6 +371,8 @@ class Learner:
             losses if compiled is None else map(compiled, losses)
         )
         self.compiled = compiled is not None
+        if self.compiled:  # a compiler can do nothing with what is written by hand
+            agent.model.leave_to_autograd()
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rates = {"model": optimiser.model_rate, "critics": optimiser.critic_rate, "actor": optimiser.actor_rate}
         self.groups = agent.groups()
@@ -433,7 +442,7 @@ class Learner:
     def _update_behaviour(self, latents: Latent, batch: Batch) -> dict[str, Tensor]:
         """Critics, reachability, multiplier and policy, on posterior states (B, T, ...) as constants."""
         agent, config = self.agent, self.agent.config
-        features = latents.features
+        features = agent.model.features(latents)
         with self.autocast():
             dreamt = dream(agent, self._starts(latents, batch), self.generator, self.roll_out)
             losses = self.critic_losses(agent, features, batch, dreamt.detach())

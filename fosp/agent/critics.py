@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fosp.agent.returns import expectile_weight
 from fosp.nets.distributions import TwoHot
+from fosp.nets.features import Features
 from fosp.nets.layers import MLP, EnsembleMLP, call_frozen, follow, frozen_copy
 
 
@@ -26,33 +27,36 @@ class Critic(nn.Module):
 
     def worst(self, logits: Tensor) -> Tensor:
         """The value that the members agree on at least. (M, N, bins) -> (N,)."""
-        values = self.twohot.mean(logits)  # (M, N)
+        return self.worst_value(self.twohot.mean(logits))
+
+    def worst_value(self, values: Tensor) -> Tensor:
+        """(M, N) -> (N,)."""
         return values.amin(0) if self.pessimism < 0 else values.amax(0)
 
-    def q_value(self, features: Tensor, action: Tensor) -> Tensor:
+    def q_value(self, features: Tensor | Features, action: Tensor) -> Tensor:
         """(N, F), (N, A) -> (N,). Gradients reach the action and the features, never the critic."""
-        return self.worst(call_frozen(self.q, torch.cat([features, action], -1)))
+        return self.worst(call_frozen(self.q, Features.of(features).joined(action)))
 
-    def v_value(self, features: Tensor) -> Tensor:
+    def v_value(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...)."""
         return self.twohot.mean(call_frozen(self.v, features))
 
     @torch.no_grad()
-    def slow_q_value(self, features: Tensor, action: Tensor) -> Tensor:
+    def slow_q_value(self, features: Tensor | Features, action: Tensor) -> Tensor:
         """(N, F), (N, A) -> (N,)."""
-        return self.worst(self.slow_q(torch.cat([features, action], -1)))
+        return self.worst(self.slow_q(Features.of(features).joined(action)))
 
     @torch.no_grad()
-    def slow_v_value(self, features: Tensor) -> Tensor:
+    def slow_v_value(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...)."""
         return self.twohot.mean(self.slow_v(features))
 
-    def q_loss(self, features: Tensor, action: Tensor, target: Tensor) -> Tensor:
+    def q_loss(self, features: Tensor | Features, action: Tensor, target: Tensor) -> Tensor:
         """Two-hot cross-entropy of both members, averaged. (N, F), (N, A), (N,) -> (N,)."""
-        logits = self.q(torch.cat([features, action], -1))  # (M, N, bins)
+        logits = self.q(Features.of(features).joined(action))  # (M, N, bins)
         return self.twohot.loss(logits, target.expand(self.MEMBERS, -1)).mean(0)
 
-    def v_loss(self, features: Tensor, action: Tensor, level: float) -> Tensor:
+    def v_loss(self, features: Tensor | Features, action: Tensor, level: float) -> Tensor:
         """In-sample expectile regression of V on the slow Q of the *log's* actions. (N, F), (N, A) -> (N,).
 
         The cross-entropy is weighted with |level - 1{Q < V}|. Its minimum over V is the expectile, because the

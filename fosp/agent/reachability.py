@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fosp.nets.features import Features
 from fosp.nets.layers import MLP, call_frozen, follow, frozen_copy
 
 
@@ -16,16 +17,16 @@ class Reachability(nn.Module):
         self.head = MLP(features, 1, units, layers, out_scale=0.0)
         self.slow_head = frozen_copy(self.head)
 
-    def probability(self, features: Tensor) -> Tensor:
+    def probability(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...). A constant for whoever uses it as a weight: no gradient reaches the head."""
         return torch.sigmoid(call_frozen(self.head, features).float().squeeze(-1)).detach()
 
     @torch.no_grad()
-    def slow_probability(self, features: Tensor) -> Tensor:
+    def slow_probability(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...)."""
         return torch.sigmoid(self.slow_head(features).float().squeeze(-1))
 
-    def loss(self, features: Tensor, target: Tensor) -> Tensor:
+    def loss(self, features: Tensor | Features, target: Tensor) -> Tensor:
         """Cross-entropy with targets in [0, 1]. (..., F), (...) -> (...)."""
         logits = self.head(features).float().squeeze(-1)
         return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")

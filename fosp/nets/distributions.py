@@ -66,7 +66,7 @@ def mix_uniform(logits: Tensor, share: float) -> Tensor:
 def gumbel(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
     """Standard Gumbel noise, for sampling categoricals by arg-max."""
     uniform = torch.rand(shape, generator=generator, device=device).clamp_(1e-10, 1.0 - 1e-7)
-    return -torch.log(-torch.log(uniform))
+    return uniform.log_().neg_().log_().neg_()
 
 
 def straight_through(log_probs: Tensor, noise: Tensor | None) -> Tensor:

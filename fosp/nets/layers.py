@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fosp.nets.features import Features, product
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -38,8 +40,12 @@ class MLP(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(out_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.hidden(x))
+    def forward(self, x: Tensor | Features) -> Tensor:
+        x = Features.of(x)
+        if x.ones is None or not len(self.hidden):
+            return self.out(self.hidden(x.values))
+        y = product(x, self.hidden[0].weight.t())  # pyright: ignore
+        return self.out(self.hidden[1:](y))
 
 
 class EnsembleMLP(nn.Module):
@@ -61,7 +67,7 @@ class EnsembleMLP(nn.Module):
                 nn.init.trunc_normal_(weight, std=1.0 / math.sqrt(weight.shape[1]))
             self.weights[-1].mul_(out_scale)
 
-    def forward(self, x: Tensor, constant: bool = False) -> Tensor:
+    def forward(self, x: Tensor | Features, constant: bool = False) -> Tensor:
         """``constant``: gradients reach ``x``, never the weights."""
         weights, gains, offsets, (bias,) = (
             [p.detach() if constant else p for p in part]
@@ -69,7 +75,8 @@ class EnsembleMLP(nn.Module):
         )
         # All members read the same input: their first layers are one matrix product.
         first = weights[0]  # (M, inputs, units)
-        y = (x @ first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1)).transpose(0, 1)  # (M, N, units)
+        y = product(x, first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1))
+        y = y.transpose(0, 1)  # (M, N, units)
         for weight, gain, offset in zip(weights[1:], gains, offsets, strict=True):
             y = nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3)
             y = torch.addcmul(offset.to(y.dtype), y, gain.to(y.dtype))
@@ -105,7 +112,7 @@ def frozen_copy(module: M) -> M:
     return twin.eval()
 
 
-def call_frozen(module: nn.Module, *args: Tensor) -> Tensor:
+def call_frozen(module: nn.Module, *args: Tensor | Features) -> Tensor:
     """Apply a module with its present weights as constants: gradients reach the inputs, never the weights."""
     if isinstance(module, EnsembleMLP):  # a functional call of parameter lists cannot be compiled
         return module(*args, constant=True)

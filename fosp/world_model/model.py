@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fosp.nets.distributions import TwoHot
+from fosp.nets.features import Features
 from fosp.nets.layers import MLP
 from fosp.world_model.rssm import RSSM, Latent
 from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, SquaredError
@@ -57,11 +58,29 @@ class WorldModel(nn.Module):
         self.continue_head = MLP(self.feature_size, 1, config.units, config.layers)
 
     def leave_to_autograd(self) -> None:
-        """The reference: PyTorch's own convolutions and gradients also where ours are faster on a processor."""
+        """The reference: PyTorch's own products and gradients also where ours are faster on a processor."""
         self.rssm.by_hand = False
         for layer in self.decoder.modules():
             if isinstance(layer, Enlarge):
                 layer.by_phases = False
+
+    def features(self, latents: Latent) -> Features:
+        """States (..., D), (..., S, K) as networks read them; on a processor with where their ones are.
+
+        A state before the first row is zero and has none; among such states nothing is said of any.
+        """
+        values, z = latents.features, latents.z.detach()
+        if not self.rssm.by_hand or not z.is_cpu:
+            return Features(values)
+        groups, classes = z.shape[-2:]
+        # A product, since arg-max over so few is slow: with 0 .. K - 1, and with ones to see that there is one.
+        asked = torch.stack([torch.arange(classes, dtype=z.dtype), torch.ones(classes, dtype=z.dtype)], -1)
+        with torch.autocast("cpu", enabled=False):
+            place, count = (z @ asked).unbind(-1)  # (..., S) each
+        if not (count == 1).all():
+            return Features(values)
+        begins = self.config.deter + classes * torch.arange(groups)
+        return Features(values, place.long() + begins, self.config.deter)
 
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (..., W, W, C) -> (..., E)."""
@@ -134,14 +153,14 @@ class WorldModel(nn.Module):
         latents = Latent(torch.stack([s.h for s in states]), torch.stack([s.z for s in states]))
         return latents, torch.stack(actions)
 
-    def reward(self, features: Tensor) -> Tensor:
+    def reward(self, features: Tensor | Features) -> Tensor:
         """Reward that arrived with the state. (..., F) -> (...)."""
         return self.twohot.mean(self.reward_head(features))
 
-    def cost(self, features: Tensor) -> Tensor:
+    def cost(self, features: Tensor | Features) -> Tensor:
         """Cost that arrived with the state. (..., F) -> (...)."""
         return self.twohot.mean(self.cost_head(features))
 
-    def continues(self, features: Tensor) -> Tensor:
+    def continues(self, features: Tensor | Features) -> Tensor:
         """Probability that the state is not terminal. (..., F) -> (...)."""
         return torch.sigmoid(self.continue_head(features).float().squeeze(-1))

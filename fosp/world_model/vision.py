@@ -85,6 +85,8 @@ class Encoder(nn.Module):
     Channels double at every stage and reach the same top.
     """
 
+    END = 4  # side of the last stage
+
     def __init__(self, channels: int, width: int, depth: int, stem: int) -> None:
         super().__init__()
         strides = _stages(width, stem)
@@ -98,7 +100,7 @@ class Encoder(nn.Module):
             blocks += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), ImageNorm(outputs, width), nn.SiLU()]
         self.layers = nn.Sequential(*blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.size = top * 16
+        self.size = top * self.END**2
         _init(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -127,7 +127,9 @@ def test_ascent_moves_the_policy_towards_what_the_critics_like(monkeypatch: pyte
     monkeypatch.setattr(subject.cost_critic, "q_value", lambda features, action: action[:, 1])
     parameters = list(subject.actor.parameters())
     for feasible, moved in ((1.0, [1.0, 0.0]), (0.0, [0.0, -1.0])):
-        monkeypatch.setattr(subject.reachability, "probability", lambda f, u=feasible: torch.full((len(f),), 1 - u))
+        monkeypatch.setattr(
+            subject.reachability, "probability", lambda f, u=feasible: torch.full((len(f.values),), 1 - u)
+        )
         gradients = torch.autograd.grad(losses_of(subject)["pathwise"].mean(), parameters)
         change = -gradients[-1][:2]  # of the bias of the mean
         torch.testing.assert_close(torch.sign(change.round(decimals=6)), torch.tensor(moved))
@@ -145,9 +147,9 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
         return Latent(torch.cat([action, latent.h[:, 2:]], -1), latent.z)
 
     monkeypatch.setattr(subject.model.rssm, "imagine_step", step)
-    monkeypatch.setattr(subject.model, "reward", lambda features: features[..., 0])
-    monkeypatch.setattr(subject.model, "cost", lambda features: features[..., 1])
-    monkeypatch.setattr(subject.model, "continues", lambda features: torch.ones(features.shape[:-1]))
+    monkeypatch.setattr(subject.model, "reward", lambda features: features.values[..., 0])
+    monkeypatch.setattr(subject.model, "cost", lambda features: features.values[..., 1])
+    monkeypatch.setattr(subject.model, "continues", lambda features: torch.ones(features.values.shape[:-1]))
     monkeypatch.setattr(subject.reachability, "probability", lambda f: torch.full(f.shape[:-1], danger))
     start = subject.model.rssm.initial(5)
     actions: list[Tensor] = []
@@ -159,7 +161,7 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
 
     monkeypatch.setattr(Actor, "sample", sample)
     imagined = dream(subject, start, generator())
-    loss = dynamics_loss(subject, imagined, 1 - subject.reachability.probability(imagined.features[:-1]))
+    loss = dynamics_loss(subject, imagined, 1 - subject.reachability.probability(imagined.features.values[:-1]))
     worth = torch.tensor(gains)
     a = [action.detach() @ worth for action in actions]
     last = a[2]
@@ -186,9 +188,9 @@ def test_through_the_model_each_action_answers_for_what_follows_it_alone() -> No
 def test_pairs_that_cost_more_than_the_budget_are_not_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = agent()
     tolerance = subject.config.constraint.budget / SCHEMA.max_steps / (1 - subject.config.gamma)
-    monkeypatch.setattr(subject.reachability, "probability", lambda f: torch.zeros(f.shape[:-1]))
+    monkeypatch.setattr(subject.reachability, "probability", lambda f: torch.zeros(f.values.shape[:-1]))
     for over, imitated in ((0.9, True), (1.1, False)):
-        monkeypatch.setattr(subject.cost_critic, "q_value", lambda f, a, c=over: torch.full((len(f),), c * tolerance))
+        monkeypatch.setattr(subject.cost_critic, "q_value", lambda f, a, c=over: torch.full((len(a),), c * tolerance))
         assert bool(losses_of(subject)["likelihood"].any()) is imitated
 
 

@@ -188,9 +188,9 @@ def test_what_is_dreamt_is_what_the_heads_say() -> None:
     stir(subject)
     start = subject.model.rssm.initial(4)
     dreamt = dream(subject, start, generator())
-    assert dreamt.features.shape == (4, 4, MODEL.deter + MODEL.groups * MODEL.classes)
+    assert dreamt.features.values.shape == (4, 4, MODEL.deter + MODEL.groups * MODEL.classes)
     assert dreamt.action.shape == (3, 4, 2) and dreamt.action.abs().max() <= 1
-    assert not dreamt.features.requires_grad and not dreamt.action.requires_grad
+    assert not dreamt.features.values.requires_grad and not dreamt.action.requires_grad
     torch.testing.assert_close(dreamt.reward, subject.model.reward(dreamt.features).detach())
     torch.testing.assert_close(dreamt.cost, subject.model.cost(dreamt.features).detach())
     torch.testing.assert_close(dreamt.proceed, subject.model.continues(dreamt.features).detach())

@@ -81,7 +81,7 @@ def test_4_in_imagination_the_predicted_cost_is_the_label() -> None:
     for cost in (0.49, 0.51):
         same_cost = replace(imagined, cost=torch.full_like(imagined.cost, cost), reward=imagined.reward * cost)
         labels.append(critic_losses(subject, features, batch(), same_cost)["reach_imagined"].detach())
-    certain = subject.reachability.loss(imagined.features.transpose(0, 1), torch.ones(3, 3)).detach()
+    certain = subject.reachability.loss(imagined.features.values.transpose(0, 1), torch.ones(3, 3)).detach()
     torch.testing.assert_close(labels[1], certain)  # above half of one violated frame every state is a violation
     assert not torch.isclose(labels[0], certain).any()
 
