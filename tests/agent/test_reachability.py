@@ -99,6 +99,23 @@ def test_rows_that_know_nothing_of_what_follows_teach_nothing() -> None:
     assert (reach_loss(subject, features, ~violated & False, flags(T, 2, 5), flags(T, 2, 5)) > 0).all()
 
 
+def test_states_may_have_time_in_front() -> None:
+    subject = agent()
+    stir(subject)
+    features = torch.randn(3, T, subject.model.feature_size, generator=generator())
+    violated = torch.rand(3, T, generator=generator(1)) < 0.3
+    last = violated.roll(1, 1)
+    loss = reach_loss(subject, features, violated, last, last)
+    turned = reach_loss(subject, features.transpose(0, 1), violated, last, last, time=0)
+    torch.testing.assert_close(turned, loss)
+    torch.testing.assert_close(
+        *(
+            torch.autograd.grad(each.square().sum(), list(subject.reachability.head.parameters()))
+            for each in (turned, loss)
+        )
+    )
+
+
 def test_labels_are_not_changed_in_place() -> None:
     subject = agent()
     features, violated, is_last, is_terminal = chains()

@@ -60,7 +60,8 @@ def _measure(preset: str, changes: Sequence[str], device: str, repeats: int, sec
         found.append((stage, samples, work, cores, peak))
     bfloat16 = training.precision == "bfloat16" or training.precision == "auto" and wire.has_bfloat16(picked)
     precision = "bfloat16" if bfloat16 else "float32"
-    how = f"{precision}, compiled" if learner.compiled else precision
+    plain = training.precision == "float32" and picked.type == "cpu"
+    how = precision + (", compiled" if learner.compiled else ", reference path" if plain else "")
     best = ceilings(picked, precision, min(1.0, seconds))  # last, as it takes memory too
     about = {
         "what": "train", "preset": preset, "precision": precision, "changes": list(changes),
