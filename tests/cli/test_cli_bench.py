@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fosp.cli import bench
+from fosp.cli import bench, wire
 from fosp.cli.bench import Options, act, data, env, limit, machine, online, synthetic, train
 from fosp.cli.main import main
 from fosp.data.sampler import Sampler
@@ -94,19 +94,23 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "train", *words, "--set", *changes, "--json", str(file)]) == 0
     document = json.loads(file.read_text())
     assert document["machine"]["cores"] == os.cpu_count() and document["machine"]["versions"]["torch"]
-    here = train._measure("laptop", [*changes, "training.precision=bfloat16"], "cpu", 2, 0)
+    # Where bfloat16 is emulated, what counts as its ceiling takes minutes to measure and is no ceiling.
+    quick, kind = ("bfloat16", "bfloat16") if wire.has_bfloat16(torch.device("cpu")) else ("auto", "float32")
+    here = train._measure("laptop", [*changes, f"training.precision={quick}"], "cpu", 2, 0)
     rows = [*document["rows"], *here]
     kinds = [(row["precision"], row["stage"]) for row in rows]
-    assert kinds == [(p, s) for p in ("float32", "bfloat16") for s in ("images", "encoded log")]
+    assert kinds == [(p, s) for p in ("float32", kind) for s in ("images", "encoded log")]
+    assert ["reference path" in row["name"] for row in rows] == [True, True, False, False]
     for row in rows:
         assert row["low"] <= row["median"] <= row["high"] and len(row["samples"]) == 2
         assert row["seconds_per_update"] == pytest.approx(1 / row["median"])
         assert row["gflop"]["matmul"] > 0 and (row["gflop"]["convolution"] > 0) == (row["stage"] == "images")
         assert 0 < row["share"] < 1 and 50e6 < row["peak_bytes_before"] <= row["peak_bytes"] < 3e9
-        assert row["config"]["model"]["deter"] == 8 and row["config"]["training"]["precision"] == row["precision"]
-    # bfloat16 computes the same products; the written gradient also that of the state before the first row, and a
-    # convolution by phases a border that is cut off.
-    assert rows[0]["gflop"]["matmul"] == pytest.approx(rows[2]["gflop"]["matmul"], rel=1e-4)
+        assert row["config"]["model"]["deter"] == 8 and row["config"]["training"]["precision"] in ("float32", quick)
+    # Off the reference path, products with one-hot columns are sums of rows, which do not count, and a convolution by
+    # phases computes a border that is cut off.
+    for reference, other in zip(rows[:2], rows[2:], strict=True):
+        assert 0.5 * reference["gflop"]["matmul"] < other["gflop"]["matmul"] < reference["gflop"]["matmul"]
     assert rows[0]["gflop"]["convolution"] == pytest.approx(rows[2]["gflop"]["convolution"], rel=0.03)
     assert "train laptop" in capsys.readouterr().out
 
