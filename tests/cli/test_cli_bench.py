@@ -107,10 +107,10 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["gflop"]["matmul"] > 0 and (row["gflop"]["convolution"] > 0) == (row["stage"] == "images")
         assert 0 < row["share"] < 1 and 50e6 < row["peak_bytes_before"] <= row["peak_bytes"] < 3e9
         assert row["config"]["model"]["deter"] == 8 and row["config"]["training"]["precision"] in ("float32", quick)
-    # Off the reference path, products with one-hot columns are sums of rows, which do not count, and a convolution by
-    # phases computes a border that is cut off.
-    for reference, other in zip(rows[:2], rows[2:], strict=True):
-        assert 0.5 * reference["gflop"]["matmul"] < other["gflop"]["matmul"] < reference["gflop"]["matmul"]
+    # Off the reference path, products with one-hot columns are sums of rows, which do not count, the written gradient
+    # has one more for the state before the first row, and a convolution by phases computes a border that is cut off.
+    assert 0.5 * rows[0]["gflop"]["matmul"] < rows[2]["gflop"]["matmul"] < 1.0001 * rows[0]["gflop"]["matmul"]
+    assert 0.5 * rows[1]["gflop"]["matmul"] < rows[3]["gflop"]["matmul"] < rows[1]["gflop"]["matmul"]
     assert rows[0]["gflop"]["convolution"] == pytest.approx(rows[2]["gflop"]["convolution"], rel=0.03)
     assert "train laptop" in capsys.readouterr().out
 
