@@ -92,7 +92,7 @@ class RSSM(nn.Module):
         batch, time = is_first.shape
         seen = self.post_image(embedding)  # (B, T, units)
         going = 1.0 - is_first.float()  # (B, T)
-        if self.by_hand and seen.is_cpu and not torch.compiler.is_compiling():
+        if self.by_hand and seen.is_cpu:
             latents, posts = self._filter(seen, action, going, noise)
             return latents, posts, self.prior_log_probs(latents.h)
         latent = self.initial(batch, embedding.device)
