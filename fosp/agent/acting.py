@@ -6,7 +6,7 @@ and the launching of operations. ``LaidOut`` needs a fraction of both and comput
 * z is one-hot, so its product with a matrix is a sum of S of its rows;
 * heads that look at the same state share one product as their first layer and one batched product for each further;
 * the logarithm of mixed probabilities has its maximum where the logits have theirs;
-* a convolution over a few pixels is one product with its weights in a row;
+* a convolution over a few pixels is one product with its weights in a row, the first with the scale of images in them;
 * functions are called instead of modules, which take as long as a small operation to be called.
 """
 
@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from fosp.agent.agent import Agent
 from fosp.nets.layers import MLP, EnsembleMLP
 from fosp.world_model import Latent
-from fosp.world_model.vision import ImageNorm
+from fosp.world_model.vision import Convolution, ImageNorm, Patches
 
 
 @dataclass(frozen=True)
 class Reading:
     """What the heads say of n states."""
 
-    policies: list[tuple[Tensor, Tensor]]  # mean, standard deviation (n, A): of the frozen policy if any, the trained
+    mean: Tensor  # (n, policies, A): of the frozen policy if there is one, and of the trained
+    std: Tensor
     probability: Tensor  # of a violation ahead, (n,)
     judge: Callable[[Tensor], tuple[Tensor, Tensor]]  # actions (n, k, A) -> Q of reward and of cost, (n, k) each
 
@@ -61,7 +62,8 @@ class Plain:
             return agent.reward_critic.q_value(*pairs).view(shape), agent.cost_critic.q_value(*pairs).view(shape)
 
         policies = [actor(features) for actor in (agent.offline_actor, agent.policy) if actor is not None]
-        return Reading(policies, agent.reachability.probability(features), judge)
+        mean, std = (torch.stack(said, 1) for said in zip(*policies, strict=True))
+        return Reading(mean, std, agent.reachability.probability(features), judge)
 
 
 class LaidOut:
@@ -69,18 +71,21 @@ class LaidOut:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        rssm, layers = agent.model.rssm, agent.model.encoder.layers
-        kinds: dict[type, Callable[[Any], Callable[[Tensor], Tensor]]] = {
-            nn.Conv2d: _Convolution, ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu
+        rssm, encoder = agent.model.rssm, agent.model.encoder
+        kinds: dict[type, Callable[[Any], Callable[[Tensor], Tensor]]] = {  # images have channels last throughout
+            Convolution: lambda layer: _Convolution(layer.conv, 1 / 255, 127.5),  # as ``scale_pixels``
+            Patches: lambda layer: lambda images: layer(images).permute(0, 2, 3, 1),
+            ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu, nn.Conv2d: _Convolution,
         }  # fmt: skip
-        self._encoder = [kinds[type(layer)](layer) for layer in layers]
+        self._encoder = [kinds[type(layer)](layer) for layer in (encoder.stem, *encoder.layers)]
         norms: tuple[Any, ...] = rssm.inputs[1], rssm.cell.norm, rssm.post_out[0]
         linears: tuple[Any, ...] = rssm.cell.gates, rssm.post_memory, rssm.post_image, rssm.post_out[2]
         self._norm_in, self._norm_gates, self._norm_out = map(_Norm, norms)
         self._gates, self._memory, image, self._out = (linear.weight.detach().T for linear in linears)
         self._out_bias = linears[-1].bias.detach()
-        side = agent.model.encoder.END  # embeddings have channels first, which are last here
-        self._image = image.unflatten(0, (-1, side, side)).permute(1, 2, 0, 3).flatten(0, 2).contiguous()
+        side = encoder.END  # embeddings have channels first, which are last here
+        # A product of one row with a matrix is quicker where the latter's columns lie in one piece.
+        self._image = image.unflatten(0, (-1, side, side)).permute(3, 1, 2, 0).flatten(1).contiguous().T
         self._groups, self._classes, size = rssm.groups, rssm.classes, rssm.groups * rssm.classes
         device = rssm.post_image.weight.device
         self._offset = torch.arange(0, size, rssm.classes, device=device)  # (S,), the row of each group's class 0
@@ -99,7 +104,7 @@ class LaidOut:
         self._first_action = _side_by_side(self._critics.weights[0][:, size:])  # (A, 2M * units)
 
     def observe(self, latent: Latent, action: Tensor, images: Tensor) -> Latent:
-        seen = self.agent.model.encoder.stem(images).permute(0, 2, 3, 1)  # (n, W, W, C) from here on
+        seen = images
         for layer in self._encoder:
             seen = layer(seen)
         x = torch.addmm(self._times_z(latent.z, self._input_z), action, self._input_action)
@@ -117,7 +122,7 @@ class LaidOut:
         small, critics = first.tensor_split([self._small.heads * self._units], 1)
         out = self._small(small.unflatten(1, (-1, self._units)).transpose(0, 1))  # (heads, n, 2A)
         actor = self.agent.policy
-        policies = [actor.distribution(out[i]) for i in range(self._actors)]
+        mean, std = actor.distribution(out[: self._actors].transpose(0, 1))
         probability = torch.sigmoid(out[-1, :, 0])
 
         def judge(actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,12 +132,13 @@ class LaidOut:
             reward, cost = agent.reward_critic.twohot.mean(logits).chunk(2)  # (M, n * k) each; both have the same bins
             return agent.reward_critic.worst_value(reward).view(shape), agent.cost_critic.worst_value(cost).view(shape)
 
-        return Reading(policies, probability, judge)
+        return Reading(mean, std, probability, judge)
 
     def _times_z(self, z: Tensor, rows: Tensor) -> Tensor:
         """One-hot z (n, S, K), or zeros before the first step, times ``rows`` (S * K, ...) -> (n, ...)."""
         hot, index = z.max(-1)  # (n, S)
-        return nn.functional.embedding_bag(index + self._offset, rows, mode="sum", per_sample_weights=hot)
+        index, bags = (index + self._offset).flatten(), torch.arange(0, hot.numel(), self._groups, device=z.device)
+        return torch.embedding_bag(rows, index, bags, mode=0, per_sample_weights=hot.flatten())[0]  # 0: sums
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -152,27 +158,27 @@ class _Norm:
 
 
 class _Convolution:
-    """Kernel 4, stride 2, padding 1. (n, W, W, C) -> (n, W / 2, W / 2, c).
+    """Kernel 4, stride 2, padding 1, of ``scale * (x - zero)``. (n, W, W, C) -> (n, W / 2, W / 2, c).
 
     For few pixels the library spends most of its time on bringing the weights into an order of its own.
     """
 
-    FEW = 256  # pixels of the output; measured
+    FEW = 2**17  # numbers in all windows; measured
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        self._weight = layer.weight.detach()
-        self._matrix = layer.weight.detach().permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (16 * C, c)
+    def __init__(self, layer: nn.Conv2d, scale: float = 1.0, zero: float = 0.0) -> None:
+        self._weight, self._zero = layer.weight.detach() * scale, zero
+        self._bias = -zero * self._weight.sum((1, 2, 3))
+        self._matrix = self._weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()  # (16 * C, c)
 
     def __call__(self, x: Tensor) -> Tensor:
         n, width, _, channels = x.shape
         side = width // 2
-        if n * side**2 > self.FEW:
-            return torch.conv2d(x.permute(0, 3, 1, 2), self._weight, None, 2, 1).permute(0, 2, 3, 1)
-        x = nn.functional.pad(x, (0, 0, 1, 1, 1, 1))  # (n, W + 2, W + 2, C)
+        x = nn.functional.pad(x.float(), (0, 0, 1, 1, 1, 1), value=self._zero)  # (n, W + 2, W + 2, C)
+        if n * side**2 * 16 * channels > self.FEW:
+            return torch.conv2d(x.permute(0, 3, 1, 2), self._weight, self._bias, 2).permute(0, 2, 3, 1)
         image, line, pixel, _ = x.stride()
         windows = x.as_strided((n, side, side, 4, 4 * channels), (image, 2 * line, 2 * pixel, line, 1))
-        out = windows.reshape(n * side**2, -1) @ self._matrix
-        return out.view(n, side, side, -1)
+        return torch.addmm(self._bias, windows.reshape(n * side**2, -1), self._matrix).view(n, side, side, -1)
 
 
 class _Stack(NamedTuple):
@@ -209,7 +215,7 @@ class _Stack(NamedTuple):
     def __call__(self, y: Tensor) -> Tensor:
         """(heads, n, units), the sums of the first layer -> (heads, n, out)."""
         for weight, gain, offset in zip(self.weights[1:], self.gains, self.offsets, strict=True):
-            y = torch.addcmul(offset, nn.functional.layer_norm(y, y.shape[-1:], eps=1e-3), gain)
+            y = torch.addcmul(offset, torch.layer_norm(y, y.shape[-1:], None, None, 1e-3), gain)
             y = torch.bmm(nn.functional.silu(y), weight)
         return y + self.bias
 

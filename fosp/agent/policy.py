@@ -92,8 +92,8 @@ class AgentPolicy:
             if image.shape != shape or image.dtype != np.uint8:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"observation {name!r} is {found}; the policy takes uint8 {shape} here")
-            views.append(image[None] if carry.single else image)
-        return torch.from_numpy(np.concatenate(views, -1)).to(self.device)
+            views.append(torch.from_numpy(np.require(image[None] if carry.single else image, requirements=["C", "W"])))
+        return torch.cat(views, -1).to(self.device)
 
     @torch.inference_mode()
     def act(self, carry: Carry, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Carry]:
@@ -104,12 +104,13 @@ class AgentPolicy:
         """
         latent = self.acting.observe(carry.latent, carry.action, self._images(observation, carry))
         reading = self.acting.read(latent)
-        draws = self._draw(carry, len(reading.policies))
+        policies = reading.mean.shape[1]
+        draws = self._draw(carry, policies)
         proposals = self._propose(reading, draws)  # (n, policies * K, A)
         executed, index, values = self._select(latent, reading, proposals, draws)
         said = {name: value.float().cpu().numpy() for name, value in values.items()}
-        own = proposals.shape[1] // len(reading.policies)
-        chosen = index // own if len(reading.policies) > 1 else torch.full_like(index, -1)
+        own = proposals.shape[1] // policies
+        chosen = index // own if policies > 1 else torch.full_like(index, -1)
         said["chosen"] = chosen.cpu().numpy()
         out = executed.float().cpu().numpy()
         known = np.column_stack([out, said["reward_value"], said["cost_value"]])  # (n, A + 2)
@@ -138,13 +139,12 @@ class AgentPolicy:
     def _propose(self, reading: Reading, draws: Draws | None) -> Tensor:
         """Candidates (n, policies * K, A): each policy's mean, or a sample while exploring, and further samples."""
         count = self.agent.config.expansion.samples + 1
-        means, stds = (torch.stack([policy[i] for policy in reading.policies], 1) for i in (0, 1))  # (n, policies, A)
-        candidates = means.repeat_interleave(count, 1)
+        candidates = reading.mean.repeat_interleave(count, 1)
         if draws is not None:
             noise = draws.normal.clone()
             if not self.explore:
                 noise[:, ::count] = 0.0
-            candidates = candidates + stds.repeat_interleave(count, 1) * noise
+            candidates = candidates + reading.std.repeat_interleave(count, 1) * noise
         return candidates.clamp(-1, 1)
 
     def _look_ahead(self, latent: Latent, actions: Tensor) -> tuple[Tensor, Tensor]:

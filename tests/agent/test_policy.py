@@ -246,6 +246,16 @@ def test_images_that_do_not_fit_are_refused(subject: Agent, images: dict[str, np
         policy.act(policy.initial(), images)
 
 
+@pytest.mark.filterwarnings("error")
+def test_images_may_be_read_only_or_views(subject: Agent) -> None:
+    policy, images = AgentPolicy(subject, SCHEMA), observation()
+    views = {name: image[::-1].copy()[::-1] for name, image in images.items()}  # mirrored twice: the same numbers
+    for image in views.values():
+        image.flags.writeable = False
+    expected = policy.act(policy.initial(), images)[0]
+    np.testing.assert_array_equal(policy.act(policy.initial(), views)[0], expected)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_number_of_images_than_of_environments_is_refused(subject: Agent, count: int) -> None:
     # One image for two environments would be broadcast without a word.
