@@ -238,15 +238,15 @@ def _bar(name: str, total: int | None, trainer: Trainer) -> Callable[[int], Abst
     return make
 
 
-def _film(run: Run, store: Store) -> Callable[[Path], None]:
-    """After each checkpoint: a video of an episode of the log beside what the model expects of it."""
+def _film(run: Run, store: Store) -> Callable[[Path, int], None]:
+    """After each checkpoint with a new world model: an episode of the log beside what the model expects of it."""
     from fosp.agent.preview import open_loop
     from fosp.report.video import side_by_side, write_mp4
 
     episode = store.episode(len(store) - 1)
 
-    def film(path: Path) -> None:
-        file = run.path / "videos" / f"open-loop-{path.name}.mp4"
+    def film(path: Path, updates: int) -> None:
+        file = run.path / "videos" / f"open-loop-{updates:08d}.mp4"
         if file.exists():
             return
         agent, _ = wire.load_agent(path)

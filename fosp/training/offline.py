@@ -232,12 +232,13 @@ def pretrain(
     trainer: Trainer,
     encode: Callable[[], Source],
     progress: Callable[[int], AbstractContextManager],
-    on_save: Callable[[Path], None] = lambda path: None,
+    on_save: Callable[[Path, int], None] = lambda path, updates: None,
 ) -> Path:
     """``config.updates`` updates on images, then ``config.latent_updates`` on the log as ``encode`` gives it then.
 
     Checkpoints on the way, on Ctrl-C, and at the end; returns the last one. ``progress(updates so far)`` gives a
-    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint, in the leading process of a team.
+    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint and is told how many
+    updates its world model has had, in the leading process of a team.
     """
     path, encoded = None, False
     config, learner, team = trainer.config, trainer.learner, trainer.team
@@ -263,8 +264,8 @@ def pretrain(
     return path
 
 
-def _save(trainer: Trainer, on_save: Callable[[Path], None]) -> Path:
+def _save(trainer: Trainer, on_save: Callable[[Path, int], None]) -> Path:
     path = trainer.save()
     if trainer.team.leads:
-        on_save(path)
+        on_save(path, trainer.learner.updates if trainer.encoded_at is None else trainer.encoded_at)
     return path

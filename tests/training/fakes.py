@@ -178,7 +178,7 @@ def no_second_stage() -> Source:
 
 
 def train(
-    made: Trainer, bar: FakeProgress, on_save: Callable[[Path], None] = lambda path: None,
+    made: Trainer, bar: FakeProgress, on_save: Callable[[Path, int], None] = lambda *_: None,
     encode: Callable[[], Source] = no_second_stage,
 ) -> Path:  # fmt: skip
     return pretrain(made, encode, bar, on_save)

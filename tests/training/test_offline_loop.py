@@ -38,7 +38,7 @@ def steps(folder: Path) -> list[int]:
 def test_trains_to_the_last_update_and_saves_on_the_way(tmp_path: Path) -> None:
     made = trainer(tmp_path, TrainingConfig(updates=25, save_every=10, log_every=5), method="fosp")
     bar, seen = FakeProgress(), []
-    path = train(made, bar, seen.append)
+    path = train(made, bar, lambda path, _: seen.append(path))
     assert [int(p.name) for p in seen] == [10, 20, 25]
     assert path == seen[-1] == checkpoint.resolve(tmp_path)
     assert (bar.start, bar.done, made.learner.updates) == (0, 25, 25)
@@ -48,9 +48,10 @@ def test_trains_to_the_last_update_and_saves_on_the_way(tmp_path: Path) -> None:
 
 
 def test_an_end_that_is_also_a_checkpoint_is_saved_once(tmp_path: Path) -> None:
-    seen = []
-    train(trainer(tmp_path, TrainingConfig(updates=20, save_every=10)), FakeProgress(), seen.append)
-    assert [int(p.name) for p in seen] == [10, 20]
+    seen: list[int] = []
+    made = trainer(tmp_path, TrainingConfig(updates=20, save_every=10))
+    train(made, FakeProgress(), lambda path, _: seen.append(int(path.name)))
+    assert seen == [10, 20]
 
 
 def test_metrics_are_means_since_the_row_before(tmp_path: Path) -> None:
@@ -141,10 +142,17 @@ def test_all_that_a_run_spends_its_time_on_counts_into_the_minutes(
     config = TrainingConfig(updates=2, latent_updates=100, minutes=4, save_every=1)
     made = trainer(tmp_path, config, FakeLearner(lambda _: spend(10)))
     # Films 20 s each, encoding 50 s: 2 x 30 + 50 + 4 x 30 < 240 s, and the next update is the last.
-    train(made, FakeProgress(), on_save=lambda _: spend(20), encode=lambda: spend(50) or FakeLatents())
+    train(made, FakeProgress(), on_save=lambda *_: spend(20), encode=lambda: spend(50) or FakeLatents())
     assert made.learner.updates == 7
     again = trainer(tmp_path, config, stop_at(8, AssertionError))
     assert again.elapsed >= 240 - 20 and again.seconds == 70
+
+
+def test_who_looks_at_checkpoints_is_told_the_updates_of_their_world_models(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    made = trainer(tmp_path, TrainingConfig(updates=2, latent_updates=2, save_every=1), FakeLearner())
+    train(made, FakeProgress(), lambda path, updates: seen.append((int(path.name), updates)), FakeLatents)
+    assert seen == [(1, 1), (2, 2), (3, 2), (4, 2)]
 
 
 @pytest.mark.parametrize(("minutes", "first", "second"), [(10, 16, 4), (9, 15, 3), (1000, 20, 5)])
