@@ -237,8 +237,8 @@ def pretrain(
     """``config.updates`` updates on images, then ``config.latent_updates`` on the log as ``encode`` gives it then.
 
     Checkpoints on the way, on Ctrl-C, and at the end; returns the last one. ``progress(updates so far)`` gives a
-    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint and is told how many
-    updates its world model has had, in the leading process of a team.
+    context with ``advance(n, **shown)``; ``on_save`` looks at each checkpoint and is told how many updates its world
+    model has had, in the leading process of a team.
     """
     path, encoded = None, False
     config, learner, team = trainer.config, trainer.learner, trainer.team

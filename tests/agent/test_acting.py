@@ -10,7 +10,7 @@ import pytest
 import torch
 from builders import ACTIONS, MODEL, SCHEMA, agent, observation, stir
 
-from fosp.agent.acting import LaidOut, Plain
+from fosp.agent.acting import LaidOut, Plain, _Convolution
 from fosp.agent.agent import Agent
 from fosp.agent.expansion import ExpansionConfig, candidate_scores
 from fosp.agent.policy import AgentPolicy, Carry
@@ -38,7 +38,7 @@ def follow(policy: AgentPolicy, count: int | None, steps: int = 4) -> list[tuple
     return made
 
 
-@pytest.mark.parametrize("count", [None, 1, 3, 5])  # 5 is more than the small convolution takes
+@pytest.mark.parametrize("count", [None, 1, 3, 5])
 @pytest.mark.parametrize(
     ("explore", "changes"),
     [
@@ -63,6 +63,23 @@ def test_both_ways_act_the_same(count: int | None, explore: bool, changes: dict[
         assert carry.diagnostics.keys() == reference.diagnostics.keys()
         for name, value in reference.diagnostics.items():
             np.testing.assert_allclose(carry.diagnostics[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("few", [0, _Convolution.FEW])
+def test_convolutions_of_many_and_of_few_pixels_are_those_of_the_encoder(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Convolution, "FEW", few)
+    library, asked = torch.conv2d, []
+    monkeypatch.setattr(torch, "conv2d", lambda *given: (asked.append(given), library(*given))[1])
+    made, images = subject(), torch.from_numpy(np.concatenate(list(observation(0, 3).values()), -1))
+    with torch.inference_mode():
+        seen = images
+        for layer in LaidOut(made)._encoder:
+            seen = layer(seen)
+        expected = made.model.encode(images)  # channels first
+    assert (len(asked) > 0) == (few == 0)
+    torch.testing.assert_close(seen.permute(0, 3, 1, 2).flatten(1), expected, atol=2e-5, rtol=2e-5)
 
 
 def test_what_they_say_differs_from_state_to_state() -> None:
