@@ -126,17 +126,17 @@ def pretrain(
 ) -> Path:
     """Learn from a log alone; no environment exists while this runs. Returns the last checkpoint.
 
-    ``method`` "cloning" is the baseline; with ``model_from`` it takes the trained world model of that checkpoint,
-    frozen, and its sizes. ``precision`` and ``compile`` stand for the settings training.precision and training.compile;
-    the reference is "float32" and False. Where torchrun has started several processes that call this, each learns from
-    its share of every batch (``training.batch`` is that of all), and the result is that of one process.
+    ``method`` "cloning" is the baseline. With ``model_from`` the trained world model of that checkpoint is taken,
+    frozen, with its sizes: what to do is learned anew, on the log as it encodes it. ``precision`` and ``compile`` stand
+    for the settings training.precision and training.compile; the reference is "float32" and False. Where torchrun has
+    started several processes that call this, each learns from its share of every batch (``training.batch`` is that of
+    all), and the result is that of one process.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if model_from is not None and method != "cloning":
-        raise UserError(f"--model-from {model_from} goes with --method cloning; {method} trains its own world model")
-    for given in overrides if model_from is not None else ():
-        if given.startswith(("model.", "agent.")):
+    brought = () if model_from is None else ("model.", "agent.") if method == "cloning" else ("model.",)
+    for given in overrides:
+        if given.startswith(brought):
             raise UserError(
                 f"--set {given} has no effect: --model-from {model_from} brings its own sizes; leave it out"
             )
@@ -148,11 +148,7 @@ def pretrain(
     facts = wire.dataset_facts(store, data)
     if model_from is None:  # else the sizes are those of the checkpoint, which the log must fit
         limits.check_images(settings, store.schema, f"dataset {store.path}")
-    if method == "cloning":
-        learner, settings = wire.build_cloning(settings, store, picked, model_from)
-    else:
-        learner = wire.build_learner(settings, store.schema, picked)
-        wire.fit_whitening(learner.agent, store, settings.seed)
+    learner, settings = wire.build_pretraining(settings, store, picked, method, model_from)
     training = settings.training
     source = None if model_from is None else _origin(checkpoint.resolve(model_from))
     about = {"task": store.schema.task, "scenario": store.created.get("scenario"), "dataset": facts}

@@ -26,7 +26,7 @@ class Options:
     method: str = "fosp"
     """fosp, or the baseline cloning."""
     model_from: Path | None = None
-    """With cloning: take the trained world model of this checkpoint, frozen."""
+    """Take the trained world model of this checkpoint, frozen, and learn only what to do (training.latent_updates)."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto."""
     precision: str | None = None

@@ -165,26 +165,37 @@ def encode_log(learner: Learner, store: Store, config: RunConfig, group: int = 8
     )  # fmt: skip
 
 
-def build_cloning(
-    config: RunConfig, store: Store, device: torch.device, model_from: str | os.PathLike[str] | None
+def on_trained_model(config: RunConfig, store: Store, model_from: str | os.PathLike[str]) -> tuple[RunConfig, Agent]:
+    """For learning what to do on that checkpoint's world model, which stays as it is: all updates are of the second
+    stage, on the encoded log. Returns the configuration with the world model's sizes, and the checkpoint's agent."""
+    trained, facts = load_agent(model_from)
+    store.require(Schema.from_json(facts["schema"]))
+    training = replace(config.training, updates=0, latent_updates=config.training.latent_updates or 1000)
+    return replace(config, model=trained.model.config, training=training), trained
+
+
+def build_pretraining(
+    config: RunConfig, store: Store, device: torch.device, method: str, model_from: str | os.PathLike[str] | None
 ) -> tuple[Learner, RunConfig]:
-    """The behaviour cloning baseline; ``model_from``: on that checkpoint's frozen world model, with its sizes."""
+    """A fresh learner of the method, "fosp" or "cloning"; ``model_from``: on that checkpoint's frozen world model.
+
+    Cloning then has the checkpoint's agent too, so that its policy is as large as the one that it is compared with.
+    """
     from fosp.baselines.cloning import CloningLearner
 
-    torch.manual_seed(config.seed)
-    if model_from is None:
-        agent = Agent(config.model, config.agent, store.schema)
+    trained = None
+    if model_from is not None:
+        config, trained = on_trained_model(config, store, model_from)
+        if method == "cloning":
+            config = replace(config, agent=trained.config)
+    kind = CloningLearner if method == "cloning" else Learner
+    torch.manual_seed(config.seed)  # initial weights; everything later draws from the learner's own generator
+    agent = Agent(config.model, config.agent, store.schema)
+    if trained is None:
         fit_whitening(agent, store, config.seed)
     else:
-        trained, facts = load_agent(model_from)
-        store.require(Schema.from_json(facts["schema"]))
-        sizes = mechanism.from_tree(RunConfig(), facts["config"])
-        # The world model is trained: all updates are of the policy, on the encoded log.
-        training = replace(config.training, updates=0, latent_updates=config.training.latent_updates or 1000)
-        config = replace(config, model=sizes.model, agent=sizes.agent, training=training)
-        agent = Agent(config.model, config.agent, store.schema)
         agent.model.load_state_dict(trained.model.state_dict())
-    return wrap_learner(agent, config, device, CloningLearner), config
+    return wrap_learner(agent, config, device, kind), config
 
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
