@@ -15,7 +15,7 @@ import pytest
 
 import fosp
 from fosp import api
-from fosp.cli import limits
+from fosp.cli import limits, wire
 from fosp.cli.main import main
 from fosp.data.store import Store
 from fosp.envs import env as simulator
@@ -218,8 +218,8 @@ def test_inspect_needs_cost_and_episodes(place: Path, capsys: pytest.CaptureFixt
         (["--data", "{place}/small-images", "--preset", "small"], ["model.decode_width is 64", "32"]),
         (["--preset", "tniy"], ["'tniy'", "'tiny'"]),
         (["--method", "clonign"], ["'clonign'", "'cloning'"]),
-        (["--model-from", "{place}/run"], ["--model-from", "--method cloning"]),
-        (["--method", "cloning", "--model-from", "{place}/log"], ["log", "no checkpoint"]),
+        (["--model-from", "{place}/log"], ["log", "no checkpoint"]),
+        (["--model-from", "{place}/run", "--data", "{place}/three-actions"], ["action size 3"]),
         (["--method", "cloning", "--model-from", "{place}/run", "--data", "{place}/three-actions"], ["action size 3"]),
         (["--device", "tpu"], ["--device tpu"]),
         (["--set", "agent.horizn=3"], ["agent.horizn", "agent.horizon"]),
@@ -434,12 +434,30 @@ def test_a_wrong_number_of_processes_is_told_before_learning(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "given"), [("cloning", "model.deter=32"), ("cloning", "agent.units=32"), ("fosp", "model.deter=32")]
+)
 def test_sizes_are_not_set_beside_those_of_a_model(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, given: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", place / "log", "--out", tmp_path / "out", "--method", "cloning", "--model-from", place / "run"]
-    told = refused(capsys, "pretrain", *words, "--set", "model.deter=32")
-    assert_tells(told, "model.deter=32", "--model-from", "leave it out")
+    words = ["--data", place / "log", "--out", tmp_path / "out", "--method", method, "--model-from", place / "run"]
+    told = refused(capsys, "pretrain", *words, "--set", given)
+    assert_tells(told, given, "--model-from", "leave it out")
+
+
+def test_what_to_do_is_learned_anew_on_the_world_model_of_another_run(place: Path, tmp_path: Path) -> None:
+    changes = (*(change for change in TINY if not change.startswith("model.")), "agent.gamma=0.9", "agent.units=24")
+    overrides = (*changes, "training.latent_updates=3")
+    api.pretrain(place / "log", tmp_path / "out", preset="tiny", overrides=overrides, model_from=place / "run")
+    (old, _), (new, facts) = wire.load_agent(place / "run"), wire.load_agent(tmp_path / "out")
+    assert facts["updates"] == 3 and facts["config"]["training"]["updates"] == 0
+    assert new.config.gamma == 0.9 and new.config.units == 24 and new.model.config == old.model.config
+    for name, weight in new.model.state_dict().items():
+        assert weight.equal(old.model.state_dict()[name]), name
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["kind"] == "pretrain"
+    assert record["model_from"]["hash"] == checkpoint.check_files(checkpoint.resolve(place / "run"))
+    assert "model/image" not in (tmp_path / "out" / "metrics.jsonl").read_text()
 
 
 def test_cloning_is_not_fine_tuned(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
