@@ -101,17 +101,12 @@ def test_runs_that_differ_in_the_second_stage_alone_share_their_world_model(tmp_
         seeds=(0,), log_episodes=2, layouts=2, every=2, last=2, out=tmp_path, vary=vary, set=("model.depth=3",)
     )
     assert skill.run(options) == 0
-    names = (
-        "laptop-0",
-        "laptop-agent.gamma=0.9_agent.average=1-0",
-        "laptop-agent.gamma=0.9_agent.model_scales.image=1-0",
-    )
+    ends = "-0", "-agent.gamma=0.9_agent.average=1-0", "-agent.gamma=0.9_agent.model_scales.image=1-0"
+    names = ["laptop" + end for end in ends]
     counts = [["00000008", "00000010"], ["00000004", "00000006"], ["00000008", "00000010"]]
     assert [path.parent.parent.name for path in scored] == [name for name in names for _ in range(2)]
     assert [path.name for path in scored] == sum(counts, [])
-    plain, shared, other = (
-        {k: v for k, v in _weights(path).items() if k.startswith("model.")} for path in scored[1::2]
-    )
+    plain, shared, other = (_weights(path, "model.") for path in scored[1::2])
     assert all(shared[name].equal(weight) for name, weight in plain.items())
     assert not all(other[name].equal(weight) for name, weight in plain.items())
     rows = json.loads((tmp_path / "results" / "skill.json").read_text())["rows"]
