@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fosp import config as mechanism
 from fosp.agent.actor import ActorScales
@@ -26,9 +26,9 @@ class RunConfig:
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
-#: What was measured to reach a skill soonest on two processor cores; shared by the presets for such machines. Images
-#: are read in patches and reconstructed at half size in whitened colours, at a hundredth of the reference's weight: the
-#: sum over pixels left reward and cost no say in what the state holds. The world model learns first, then critics and
+#: What was measured to reach a skill soonest on two processor cores; docs/speed.md says what each part of it gains.
+#: Images are read in patches and reconstructed at half size in whitened colours, at a hundredth of the reference's weight:
+#: the sum over pixels left reward and cost no say in what the state holds. The world model learns first, then critics and
 #: policy on the encoded log. A horizon of 33 steps (2.7 s) instead of 333 makes advantages large against values.
 #: A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely finds
 #: them: the weight of the log's likelihood guards against that, and the budget is not as firm as it could be.
@@ -54,11 +54,12 @@ _CORES = RunConfig(
 
 PRESETS: dict[str, RunConfig] = {
     "laptop": _CORES,
-    # For tests and a first look: learns on any machine within minutes, but not well.
+    # Smaller, and as the reference: strides, images at full size, everything together in one stage. For tests.
     "tiny": RunConfig(
-        model=ModelConfig(deter=128, groups=16, classes=16, units=128, depth=8),
-        agent=AgentConfig(units=128, horizon=10, starts=64),
-        training=TrainingConfig(batch=8, length=32, updates=10_000),
+        model=ModelConfig(deter=128, groups=16, classes=16, units=128, depth=8, whitening=1.0),
+        agent=replace(_CORES.agent, bins=127),
+        optimiser=replace(_CORES.optimiser, behaviour_every=1),
+        training=TrainingConfig(batch=8, length=32, updates=10_000, decay=0.5),
     ),
     # The sizes at which published code is compared on two cores.
     "small": RunConfig(),
