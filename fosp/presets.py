@@ -27,11 +27,12 @@ class RunConfig:
 
 
 #: What was measured to reach a skill soonest on two processor cores; docs/speed.md says what each part of it gains.
-#: Images are read in patches and reconstructed at half size in whitened colours, at a hundredth of the reference's weight:
-#: the sum over pixels left reward and cost no say in what the state holds. The world model learns first, then critics and
-#: policy on the encoded log. A horizon of 33 steps (2.7 s) instead of 333 makes advantages large against values.
-#: A world model of 2500 small updates believes some things that are not so, and a policy that follows it freely finds
-#: them: the weight of the log's likelihood guards against that, and the budget is not as firm as it could be.
+#: Images are read in patches and reconstructed at half size in whitened colours, at a hundredth of the reference's
+#: weight: the sum over pixels left reward and cost no say in what the state holds. The world model learns first, then
+#: critics and policy on the encoded log. A horizon of 33 steps (2.7 s) instead of 333 makes advantages large against
+#: values. A world model of 2500 small updates believes some things that are not so, and a policy that follows it
+#: freely finds them: the weight of the log's likelihood guards against that, and the budget is not as firm as it could
+#: be.
 _CORES = RunConfig(
     model=ModelConfig(stem=4, decode_width=32, whitening=1.0, bins=63, depth=8),
     agent=AgentConfig(
