@@ -184,7 +184,7 @@ def table(document: dict[str, Any]) -> Any:
     machine = document["machine"]
     shown = Table(title=f"minutes until the policy beats its log; {machine['processor']}, {machine['cores']} cores")
     for column in ("preset", "seed", "minutes", "return at the end", "cost"):
-        shown.add_column(column, justify="left" if column == "preset" else "right")
+        shown.add_column(column, justify="left" if column == "preset" else "right", overflow="fold")
     for found in document["skill"]:
         name, end = " ".join([found["preset"], *found["vary"].split()]), found["end"]
         for seed, minutes in [*found["minutes"].items(), ("median, mean", found["median"])]:
