@@ -102,7 +102,8 @@ def scores(options: Options, preset: str, vary: str, seed: int) -> list[dict[str
     before = {"updates": 0, "elapsed": 0.0}
     if world is not None:
         before = {"updates": int(world.name), "elapsed": checkpoint.read_numbers(world)["elapsed"]}
-    done = {row["updates"]: row for row in known.rows("skill.jsonl") if row["layouts"] == options.layouts}
+    rows = ({"vary": vary, **row} for row in known.rows("skill.jsonl"))  # older ones do not say it
+    done = {row["updates"]: row for row in rows if row["layouts"] == options.layouts}
     acting = [path for path in sorted(known.checkpoints.iterdir()) if path.name.isdigit() and _acts(path)]
     counted = {int(path.name) + before["updates"]: path for path in acting[-options.last :]}  # [-0:] are all
     for updates, path in counted.items():

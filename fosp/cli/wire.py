@@ -123,11 +123,13 @@ def fit_whitening(agent: Agent, store: Store, seed: int, frames: int = 200) -> N
     agent.model.whitening.fit(torch.from_numpy(np.concatenate(colours)).float() / 255, strength)
 
 
-def build_learner(config: RunConfig, schema: Schema, device: torch.device) -> Learner:
+def build_learner(
+    config: RunConfig, schema: Schema, device: torch.device, kind: type[Learner] = Learner
+) -> Learner:  # fmt: skip
     """A fresh agent with its optimisers."""
     torch.manual_seed(config.seed)  # initial weights; everything later draws from the learner's own generator
     agent = Agent(config.model, config.agent, schema)
-    return wrap_learner(agent, config, device)
+    return wrap_learner(agent, config, device, kind)
 
 
 def wrap_learner(agent: Agent, config: RunConfig, device: torch.device, kind: type[Learner] = Learner) -> Learner:
@@ -188,14 +190,12 @@ def build_pretraining(
         config, trained = on_trained_model(config, store, model_from)
         if method == "cloning":
             config = replace(config, agent=trained.config)
-    kind = CloningLearner if method == "cloning" else Learner
-    torch.manual_seed(config.seed)  # initial weights; everything later draws from the learner's own generator
-    agent = Agent(config.model, config.agent, store.schema)
+    learner = build_learner(config, store.schema, device, CloningLearner if method == "cloning" else Learner)
     if trained is None:
-        fit_whitening(agent, store, config.seed)
+        fit_whitening(learner.agent, store, config.seed)
     else:
-        agent.model.load_state_dict(trained.model.state_dict())
-    return wrap_learner(agent, config, device, kind), config
+        learner.agent.model.load_state_dict(trained.model.state_dict())
+    return learner, config
 
 
 def build_expansion(agent: Agent, config: RunConfig, device: torch.device) -> Learner:
