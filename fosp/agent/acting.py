@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fosp.agent.agent import Agent
 from fosp.nets.layers import MLP, EnsembleMLP
 from fosp.world_model import Latent
-from fosp.world_model.vision import Convolution, ImageNorm, Patches
+from fosp.world_model.vision import Convolution, ImageNorm, Patches, Reduce
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LaidOut:
         kinds: dict[type, Callable[[Any], Callable[[Tensor], Tensor]]] = {  # images have channels last throughout
             Convolution: lambda layer: _Convolution(layer.conv, 1 / 255, 127.5),  # as ``scale_pixels``
             Patches: lambda layer: lambda images: layer(images).permute(0, 2, 3, 1),
-            ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu, nn.Conv2d: _Convolution,
+            ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu, Reduce: _Convolution,
         }  # fmt: skip
         self._encoder = [kinds[type(layer)](layer) for layer in (encoder.stem, *encoder.layers)]
         norms: tuple[Any, ...] = rssm.inputs[1], rssm.cell.norm, rssm.post_out[0]

@@ -9,6 +9,7 @@ maximum likelihood over the log makes that the weight of each log-likelihood.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fosp.nets.distributions import gaussian_log_prob
 from fosp.nets.features import Features
 from fosp.nets.layers import MLP
+from fosp.world_model.recurrent import MAX_LAYERS, Chooser
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class Actor(nn.Module):
         """Standard normal noise (..., A) -> executable action (..., A), differentiable where it is not clipped."""
         mean, std = self(features)
         return clip_through(mean + std * noise)
+
+    def chooser(self, noise: Tensor, first_action: Tensor, exploring: Tensor) -> Chooser | None:
+        """``sample`` with noise (H, N, A), for a rollout that is computed at once; ``exploring`` rows (N,) begin with
+        ``first_action`` (N, A). None where there are more layers than that can take."""
+        hidden: list[Any] = list(self.net.hidden)
+        if not 1 <= len(hidden) // 3 <= MAX_LAYERS:
+            return None
+        layers = [
+            (linear.weight.detach(), norm.weight.detach(), norm.bias.detach())
+            for linear, norm in zip(hidden[::3], hidden[1::3], strict=True)
+        ]
+        out, std = self.net.out, (self.MIN_STD, self.MAX_STD)
+        return Chooser(layers, out.weight.detach(), out.bias.detach(), std, noise, first_action, exploring)
 
 
 def clip_through(action: Tensor) -> Tensor:

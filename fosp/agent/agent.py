@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from fosp.agent.constraint import AugmentedLagrangian, ConstraintConfig
 from fosp.agent.critics import Critic
 from fosp.agent.encoded import EncodedBatch
 from fosp.agent.expansion import ExpansionConfig
-from fosp.agent.mirror import mirrored
+from fosp.agent.mirror import flip_, turned
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
 from fosp.nets.distributions import gaussian_entropy, gumbel
@@ -27,6 +27,7 @@ from fosp.parallel import ALONE
 from fosp.types import Batch, Schema, UserError
 from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
+from fosp.world_model.recurrent import Chooser
 
 VIOLATED_FRAME = 1.0  # cost of one violated frame
 
@@ -181,15 +182,37 @@ def roll_out(
     start (N, ...), Gumbel noise (H, N, S, K), normal (H, N, A), first actions (N, A) of those that explore (N,).
     """
 
-    def choose(features: Tensor, k: int) -> Tensor:
-        action = agent.actor.sample(features.detach(), normal[k])
-        return torch.where(exploring.unsqueeze(-1), uniform, action) if k == 0 else action
-
     model = agent.model
-    states, action = model.imagine(start, choose, agent.config.horizon, noise)
-    features = model.features(states)
+    chooser = agent.actor.chooser(normal, uniform, exploring) if model.rssm.runs_at_once(start.h) else None
+    if chooser is None:
+
+        def choose(features: Tensor, k: int) -> Tensor:
+            action = agent.actor.sample(features.detach(), normal[k])
+            return torch.where(exploring.unsqueeze(-1), uniform, action) if k == 0 else action
+
+        states, action = model.imagine(start, choose, agent.config.horizon, noise)
+        features = model.features(states)
+    else:
+        features, action = _roll_out_at_once(agent, start, noise, chooser)
     heads = (model.reward(features), model.cost(features), model.continues(features))
     return Dream(features, action, *heads, exploring)
+
+
+def _roll_out_at_once(agent: Agent, start: Latent, noise: Tensor, chooser: Chooser) -> tuple[Features, Tensor]:
+    """States 0 .. H as features (H + 1, N, F) and actions (H, N, A), all steps in one call.
+
+    That call knows no gradient of the policy: it is the one of the same actions, chosen again for all steps together.
+    """
+    model = agent.model
+    rolled = model.rssm.chosen(start, chooser, noise)
+    features = model.features(start.followed_by(Latent(rolled.h, rolled.z)))
+    if not torch.is_grad_enabled():
+        return features, rolled.action
+    first, *later = agent.actor.sample(features.map(lambda x: x[:-1]), chooser.noise)
+    again = torch.stack([torch.where(chooser.exploring.unsqueeze(-1), chooser.first_action, first), *later])
+    action = rolled.action + (again - again.detach())
+    states = start.followed_by(model.rssm.foresee(start, action, noise, rolled))
+    return features._replace(values=states.features), action
 
 
 def critic_losses(agent: Agent, features: Tensor | Features, batch: Batch, dreamt: Dream) -> dict[str, Tensor]:
@@ -197,13 +220,13 @@ def critic_losses(agent: Agent, features: Tensor | Features, batch: Batch, dream
 
     features (B, T, F) and the dream are constants. Returns flat tensors by name; masked pairs count as zero.
     """
-    config, features = agent.config, Features.of(features)
+    config, features, imagined = agent.config, Features.of(features).rounded(), dreamt.features.rounded()
     logged_action = batch.action[:, :-1].flatten(0, 1)  # (B * (T - 1), A)
     logged = features.map(lambda x: x[:, :-1].flatten(0, 1))
     dreamt_action = dreamt.action.flatten(0, 1)  # (H * N, A)
-    pairs = Features.cat(logged, dreamt.features.map(lambda x: x[:-1].flatten(0, 1)))
+    pairs = Features.cat(logged, imagined.map(lambda x: x[:-1].flatten(0, 1)))
     action = torch.cat([logged_action, dreamt_action])
-    states = Features.cat(*(x.map(lambda rows: rows.flatten(0, 1)) for x in (features, dreamt.features)))
+    states = Features.cat(*(x.map(lambda rows: rows.flatten(0, 1)) for x in (features, imagined)))
     rows = [batch.reward.numel(), dreamt.reward.numel()]
     losses = {}
     for name, critic, signal, imagined_signal, level in (
@@ -221,7 +244,7 @@ def critic_losses(agent: Agent, features: Tensor | Features, batch: Batch, dream
     losses["reach"] = reach_loss(agent, features, batch.cost > 0, batch.is_last, batch.is_terminal)
     never = torch.zeros_like(dreamt.cost.T, dtype=torch.bool)
     imagined_violation = dreamt.cost.T > 0.5 * VIOLATED_FRAME
-    losses["reach_imagined"] = reach_loss(agent, dreamt.features, imagined_violation, never, never, time=0)
+    losses["reach_imagined"] = reach_loss(agent, imagined, imagined_violation, never, never, time=0)
     return losses
 
 
@@ -249,10 +272,10 @@ def actor_losses(
     features (B, T, F) are constants, noise (B * (T - 1) + H * N, A) is standard normal; the dream may carry gradients.
     """
     config = agent.config
-    logged = Features.of(features).map(lambda x: x[:, :-1].flatten(0, 1))
+    logged = Features.of(features).rounded().map(lambda x: x[:, :-1].flatten(0, 1))
     log_action = batch.action[:, :-1].flatten(0, 1)
     mask = 1.0 - batch.is_first[:, 1:].float().flatten()
-    imagined = dreamt.features.map(lambda x: x[:-1].detach().flatten(0, 1))
+    imagined = dreamt.features.map(lambda x: x[:-1].detach().flatten(0, 1)).rounded()
     states = Features.cat(logged, imagined)
     parts = [len(logged.values), len(imagined.values)]
     feasible = 1 - agent.reachability.probability(states)
@@ -377,7 +400,7 @@ class Learner:
         self.rates = {"model": optimiser.model_rate, "critics": optimiser.critic_rate, "actor": optimiser.actor_rate}
         self.groups = agent.groups()
         self.optimisers = {
-            name: torch.optim.Adam(self.groups[name], lr=rate, eps=optimiser.eps, foreach=True)
+            name: torch.optim.Adam(self.groups[name], lr=rate, eps=optimiser.eps, fused=self.device.type == "cpu")
             for name, rate in self.rates.items()
         }
         self.updates = 0
@@ -409,14 +432,16 @@ class Learner:
             return {name: value.detach() for name, value in metrics.items()}
         agent, config, team = self.agent, self.agent.config, self.agent.team
         sequences, time = team.size * batch.reward.shape[0], batch.reward.shape[1]
+        images = stack_cameras(batch)
         if agent.mirror:
             half = team.share(torch.rand(sequences, generator=self.generator, device=self.device) < 0.5)
-            batch = mirrored(batch, agent.mirror, half)
+            images = flip_(images, half)
+            batch = replace(batch, action=turned(batch.action, agent.mirror, half))
         shape = (sequences, time, agent.model.config.groups, agent.model.config.classes)
         noise = team.share(gumbel(shape, self.generator, self.device))
         with self.autocast():
             losses, latents = self.model_loss(
-                agent.model, stack_cameras(batch), batch.action, batch.reward, batch.cost, batch.is_first,
+                agent.model, images, batch.action, batch.reward, batch.cost, batch.is_first,
                 batch.is_terminal, noise, self._decoded(time),
             )  # fmt: skip
             rows, drawn, weight = self._look_ahead(batch)
@@ -549,6 +574,8 @@ class Learner:
                     _, index, kind = key.split("/")
                     entries.setdefault(int(index), {})[kind] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+            for parameter, entry in optimiser.state.items():
+                entry |= {key: laid_as(value, parameter) for key, value in entry.items() if key != "step"}
         self.updates, self.skipped_steps = numbers["updates"], numbers["skipped"]
 
     def _step(self, name: str, loss: Tensor) -> Tensor:
@@ -556,7 +583,7 @@ class Learner:
         parameters = self.groups[name]
         gradients = self.agent.team.mean(torch.autograd.grad(loss, parameters))
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = laid_as(gradient, parameter)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         if torch.isfinite(norm):
             self.optimisers[name].step()
@@ -564,6 +591,11 @@ class Learner:
             self.skipped_steps += 1
         self.optimisers[name].zero_grad(set_to_none=True)
         return norm
+
+
+def laid_as(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` in memory as ``like`` of the same shape: a fused optimiser takes both as they lie, channels last or not."""
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
 
 def stack_cameras(batch: Batch) -> Tensor:

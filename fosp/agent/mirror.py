@@ -15,12 +15,20 @@ B = TypeVar("B", bound=Batch)
 
 def mirrored(batch: B, signs: tuple[float, ...], which: Tensor | None = None) -> B:
     """The batch with images flipped left to right and actions times ``signs``; of all sequences or ``which`` (B,)."""
-    if which is None:
-        which = torch.ones(batch.reward.shape[0], dtype=torch.bool, device=batch.reward.device)
-    mask = which.view(-1, 1, 1)
-    turned = batch.action * torch.tensor(signs, device=batch.action.device)
-    images = {}
-    for name, image in batch.images.items():  # uint8 (B, T, W, W, 3)
-        images[name] = image.clone()
-        images[name][which] = image[which].flip(-2)
-    return replace(batch, images=images, action=torch.where(mask, turned, batch.action))
+    images = {  # uint8 (B, T, W, W, 3)
+        name: image.flip(-2) if which is None else flip_(image.clone(), which) for name, image in batch.images.items()
+    }
+    return replace(batch, images=images, action=turned(batch.action, signs, which))
+
+
+def flip_(images: Tensor, which: Tensor) -> Tensor:
+    """Flips the images of the sequences ``which`` (B,), in place: uint8 (B, T, W, W, C) -> the same tensor."""
+    for sequence in which.nonzero().flatten().tolist():  # one at a time: to index by a mask costs two passes more
+        images[sequence] = images[sequence].flip(-2)
+    return images
+
+
+def turned(action: Tensor, signs: tuple[float, ...], which: Tensor | None = None) -> Tensor:
+    """Actions (B, T, A) times ``signs``; of all sequences or ``which`` (B,)."""
+    other = action * torch.tensor(signs, device=action.device)
+    return other if which is None else torch.where(which.view(-1, 1, 1), other, action)

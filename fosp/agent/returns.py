@@ -27,11 +27,12 @@ def lambda_return(signal: Tensor, value: Tensor, proceed: Tensor, gamma: float, 
 
     signal, value, proceed (H + 1, ...) belong to states 0 .. H -> (H, ...).
     """
-    returns, last = [], value[-1]
+    going_on = gamma * proceed[1:]
+    first, share = signal[1:] + (1 - lam) * going_on * value[1:], lam * going_on  # R_k = first_k + share_k R_{k+1}
+    returns = [value[-1]]
     for k in reversed(range(len(value) - 1)):
-        last = signal[k + 1] + gamma * proceed[k + 1] * ((1 - lam) * value[k + 1] + lam * last)
-        returns.append(last)
-    return torch.stack(returns[::-1])
+        returns.append(torch.addcmul(first[k], share[k], returns[-1]))
+    return torch.stack(returns[:0:-1])
 
 
 def reachability_target(
@@ -44,17 +45,16 @@ def reachability_target(
 
     All (..., T) along the last axis -> (..., T). Nothing crosses a row with is_last.
     """
-    steps = violated.shape[-1]
-    after = probability[..., -1]  # of row t+1, once blended
-    targets = []
-    for t in reversed(range(steps)):
-        label = violated[..., t]
-        ahead = probability[..., t] if t == steps - 1 else gamma * after
-        ahead = torch.where(is_last[..., t].bool(), probability[..., t], ahead)
-        target = torch.maximum(label, torch.where(is_terminal[..., t].bool(), torch.zeros_like(ahead), ahead))
-        targets.append(target)
-        after = (1 - lam) * probability[..., t] + lam * target
-    return torch.stack(targets[::-1], -1)
+    ahead = torch.cat([probability[..., 1:], probability[..., -1:]], -1)  # of row t+1
+    cut = is_last.bool().clone()
+    cut[..., -1] = True
+    # P_t = max(l_t, first_t + share_t P_{t+1})
+    first = torch.where(cut, probability, gamma * (1 - lam) * ahead).masked_fill(is_terminal.bool(), 0.0)
+    share = gamma * lam * (~(cut | is_terminal.bool())).float()
+    targets = [torch.zeros_like(first[..., 0])]
+    for t in reversed(range(violated.shape[-1])):
+        targets.append(torch.maximum(violated[..., t], torch.addcmul(first[..., t], share[..., t], targets[-1])))
+    return torch.stack(targets[:0:-1], -1)
 
 
 def expectile_weight(difference: Tensor, level: float) -> Tensor:

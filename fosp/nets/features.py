@@ -38,6 +38,13 @@ class Features(NamedTuple):
         """Choose or reorder rows."""
         return Features(rows(self.values), None if self.ones is None else rows(self.ones), self.dense)
 
+    def rounded(self) -> Features:
+        """In the precision of products under autocast: once, instead of before each of them. For constants."""
+        kind = self.values.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self
+        return self._replace(values=self.values.to(torch.get_autocast_dtype(kind)))
+
     def joined(self, extra: Tensor) -> Features:
         """With columns ``extra`` (..., A) behind, such as an action."""
         if self.ones is None:

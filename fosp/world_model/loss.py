@@ -42,17 +42,11 @@ def ahead_loss(
     """
     if not len(noise):
         return dict.fromkeys(("reward_ahead", "cost_ahead"), latents.h.new_zeros(1))
-    state = latents.flatten()[rows]
-    action, is_first = action.flatten(0, 1), is_first.flatten()
-    inside = torch.ones_like(rows, dtype=torch.float32)
-    features, masks = [], []
-    for k, drawn in enumerate(noise):
-        state = model.rssm.imagine_step(state, action[rows + k], drawn)
-        inside = inside * (1.0 - is_first[rows + k + 1].float())
-        features.append(state.features)
-        masks.append(inside)
-    seen, mask = torch.stack(features), torch.stack(masks)  # (L, N, F), (L, N)
-    index = rows + torch.arange(1, len(noise) + 1, device=rows.device).unsqueeze(-1)  # (L, N)
+    steps = torch.arange(len(noise), device=rows.device).unsqueeze(-1)  # (L, 1)
+    index = rows + steps + 1  # (L, N), of the rows that are foreseen
+    states = model.rssm.foresee(latents.flatten()[rows], action.flatten(0, 1)[index - 1], noise)
+    seen = states.features  # (L, N, F)
+    mask = (1.0 - is_first.flatten()[index].float()).cumprod(0)  # (L, N)
     cost = cost.flatten()[index]
     return {
         "reward_ahead": mask * model.twohot.loss(model.reward_head(seen), reward.flatten()[index]),

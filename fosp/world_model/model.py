@@ -12,7 +12,7 @@ from fosp.nets.distributions import TwoHot
 from fosp.nets.features import Features
 from fosp.nets.layers import MLP
 from fosp.world_model.rssm import RSSM, Latent
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, SquaredError
+from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, Reduce, SquaredError
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class WorldModel(nn.Module):
     def leave_to_autograd(self) -> None:
         """The reference: PyTorch's own products and gradients also where ours are faster on a processor."""
         self.rssm.by_hand = False
-        for layer in self.decoder.modules():
-            if isinstance(layer, Enlarge):
+        for layer in self.modules():
+            if isinstance(layer, Enlarge | Reduce):
                 layer.by_phases = False
 
     def features(self, latents: Latent) -> Features:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fosp.nets.distributions import mix_uniform, straight_through
 from fosp.nets.layers import MLP, GRUCell
-from fosp.world_model.filtering import Filter
+from fosp.world_model.recurrent import Chooser, Recurrence, Rollout, Weights, library, roll
 
 
 class Latent(NamedTuple):
@@ -29,6 +29,10 @@ class Latent(NamedTuple):
     def detach(self) -> Latent:
         return Latent(self.h.detach(), self.z.detach())
 
+    def followed_by(self, later: Latent) -> Latent:
+        """(N, ...), then those of T steps (T, N, ...) -> (T + 1, N, ...)."""
+        return Latent(torch.cat([self.h.unsqueeze(0), later.h]), torch.cat([self.z.unsqueeze(0), later.z]))
+
     def flatten(self) -> Latent:
         """(B, T, ...) -> (B * T, ...)."""
         return Latent(self.h.flatten(0, 1), self.z.flatten(0, 1))
@@ -40,7 +44,8 @@ class RSSM(nn.Module):
     ) -> None:
         super().__init__()
         self.groups, self.classes, self.deter, self.unimix = groups, classes, deter, unimix
-        self.by_hand = True  # on a processor, filter with the gradient that ``filtering`` writes out
+        self.by_hand = True  # on a processor, what is faster than PyTorch's own products and gradients
+        self.at_once = True  # of that, several steps in one call of ``recurrent``
         self.inputs = nn.Sequential(
             nn.Linear(groups * classes + actions, units, bias=False), nn.LayerNorm(units, eps=1e-3), nn.SiLU()
         )
@@ -74,6 +79,27 @@ class RSSM(nn.Module):
         h = self.advance(latent, action)
         return Latent(h, straight_through(self.prior_log_probs(h), noise))
 
+    def foresee(self, start: Latent, action: Tensor, noise: Tensor, rolled: Rollout | None = None) -> Latent:
+        """States after each of several actions. Latent (N, ...), (L, N, A), Gumbel noise (L, N, S, K) -> (L, N, ...).
+
+        ``rolled`` is what ``chosen`` gave, where the steps have been computed before.
+        """
+        if self.runs_at_once(start.h):
+            h, z, _ = Recurrence.apply(
+                None, action, start.h, start.z, None, noise, self.unimix, True, rolled, *self._prior_weights()
+            )
+            return Latent(h, z)
+        states = []
+        for taken, drawn in zip(action, noise, strict=True):
+            start = self.imagine_step(start, taken, drawn)
+            states.append(start)
+        return Latent(torch.stack([s.h for s in states]), torch.stack([s.z for s in states]))
+
+    def chosen(self, start: Latent, chooser: Chooser, noise: Tensor) -> Rollout:
+        """States after actions that a policy chooses on the way, constants; only where it ``runs_at_once``."""
+        keeping = torch.is_grad_enabled()
+        return roll(self._prior_weights(), noise, self.unimix, True, keeping, start=(start.h, start.z), chooser=chooser)
+
     def observe_step(self, latent: Latent, action: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Latent, Tensor]:
         """The next state after seeing it; also its log-probabilities (N, S, K)."""
         h = self.advance(latent, action)
@@ -92,9 +118,13 @@ class RSSM(nn.Module):
         batch, time = is_first.shape
         seen = self.post_image(embedding)  # (B, T, units)
         going = 1.0 - is_first.float()  # (B, T)
-        if self.by_hand and seen.is_cpu:
-            latents, posts = self._filter(seen, action, going, noise)
-            return latents, posts, self.prior_log_probs(latents.h)
+        if self.runs_at_once(seen):
+            before = nn.functional.pad(action[:, :-1], (0, 0, 1, 0)) * going.unsqueeze(-1)
+            weights = self._weights(self.post_memory, self.post_out[0], self.post_out[2])
+            h, z, posts = Recurrence.apply(
+                seen.float(), before, None, None, going, noise, self.unimix, False, None, *weights
+            )
+            return Latent(h, z), posts, self.prior_log_probs(h)
         latent = self.initial(batch, embedding.device)
         previous = torch.zeros_like(action[:, 0])  # (B, A)
         hs, zs, posts = [], [], []
@@ -109,12 +139,14 @@ class RSSM(nn.Module):
         latents = Latent(torch.stack(hs, 1), torch.stack(zs, 1))
         return latents, torch.stack(posts, 1), self.prior_log_probs(latents.h)
 
-    def _filter(self, seen: Tensor, action: Tensor, going: Tensor, noise: Tensor) -> tuple[Latent, Tensor]:
-        """The loop of ``observe`` by ``Filter``: (B, T, units), (B, T, A), (B, T), (B, T, S, K)."""
-        keep = going.unsqueeze(-1)
-        before = nn.functional.pad(action[:, :-1], (0, 0, 1, 0)) * keep
-        rows = [x.transpose(0, 1) for x in (seen.float(), before, keep, noise)]
-        parts = (self.inputs, self.cell.gates, self.cell.norm, self.post_memory, self.post_out)
-        weights = [weight for part in parts for weight in part.parameters()]
-        h, z, log_probs = (x.transpose(0, 1) for x in Filter.apply(*rows, self.unimix, *weights))
-        return Latent(h, z), log_probs
+    def runs_at_once(self, x: Tensor) -> bool:
+        """Whether several steps are one call of ``recurrent``, for tensors where ``x`` is."""
+        return self.by_hand and self.at_once and x.is_cpu and library() is not None
+
+    def _weights(self, memory: nn.Module, norm: nn.Module, logits: nn.Module) -> Weights:
+        """What ``recurrent`` steps with: our own layers, and those which tell of the new memory what class it is in."""
+        parts = (self.inputs, self.cell.gates, self.cell.norm, memory, norm, logits)
+        return Weights(*[weight for part in parts for weight in part.parameters()])
+
+    def _prior_weights(self) -> Weights:
+        return self._weights(self.prior.hidden[0], self.prior.hidden[1], self.prior.out)

@@ -77,6 +77,45 @@ def scale_pixels(x: Tensor) -> Tensor:
     return x.to(dtype).mul_(1 / 255).sub_(0.5)
 
 
+class Reduce(nn.Conv2d):
+    """Convolution, kernel 4, stride 2: half the side. (N, C, 2 W, 2 W) -> (N, c, W, W)."""
+
+    MANY = 32  # inputs up to which the gradient by phases is the faster one
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, 2, 1, bias=False)
+        self.by_phases = inputs <= self.MANY
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if self.by_phases and x.is_cpu:
+            return StridedConvolution.apply(x, self.weight)
+        return super().forward(x)
+
+
+class StridedConvolution(torch.autograd.Function):
+    """What ``Reduce`` computes, its gradient with respect to the input by phases: twice as fast as oneDNN's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """(N, C, 2 W, 2 W), (c, C, 4, 4) -> (N, c, W, W), in the precision that autocast says."""
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        ctx.dtypes = x.dtype, weight.dtype
+        x, kernel = x.to(kind), weight.to(kind)
+        ctx.save_for_backward(x, kernel)
+        return nn.functional.conv2d(x, kernel, None, 2, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:  # pyright: ignore
+        x, kernel = ctx.saved_tensors
+        kind, weight_kind = ctx.dtypes
+        gradient = gradients[0].to(x.dtype)
+        _, by_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
+        )
+        by_x = enlarge_by_phases(gradient, kernel, None).to(kind) if ctx.needs_input_grad[0] else None
+        return by_x, by_weight.to(weight_kind)
+
+
 class Encoder(nn.Module):
     """Down to 4x4 in steps of 2. uint8 (N, W, W, C) -> (N, E).
 
@@ -97,7 +136,7 @@ class Encoder(nn.Module):
         blocks: list[nn.Module] = [ImageNorm(sizes[0], width), nn.SiLU()]
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             width //= 2
-            blocks += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), ImageNorm(outputs, width), nn.SiLU()]
+            blocks += [Reduce(inputs, outputs), ImageNorm(outputs, width), nn.SiLU()]
         self.layers = nn.Sequential(*blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = top * self.END**2
@@ -122,12 +161,26 @@ class Enlarge(nn.ConvTranspose2d):
         return super().forward(x)
 
 
-class PhasedConvolution(torch.autograd.Function):
-    """What ``Enlarge`` computes, for a processor and few outputs: two to three times as fast as oneDNN's own.
+def enlarge_by_phases(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """A transposed convolution, kernel 4, stride 2, for a processor: two to three times as fast as oneDNN's own.
 
     Each pixel of the result has one of four phases (odd or even row, odd or even column), and those of a phase are a
     plain convolution with a 2x2 kernel: one convolution with four times the outputs gives all, and they are sorted in.
+    (N, C, W, W), (C, c, 4, 4), (c,) -> (N, c, 2 W, 2 W), all of one type.
     """
+    n, inputs, side, _ = x.shape
+    outputs = kernel.shape[1]
+    # Row 2i - 1 + p of the result is row i - 1 of x times row 2 + p of the kernel, and row i times row p.
+    phases = kernel.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
+    phases = phases.reshape(4 * outputs, inputs, 2, 2).contiguous(memory_format=torch.channels_last)
+    wide = None if bias is None else bias.repeat(4)
+    y = nn.functional.conv2d(x, phases, wide, padding=1).permute(0, 2, 3, 1)  # (N, W + 1, W + 1, 4 c)
+    y = y.reshape(n, side + 1, side + 1, 2, 2, outputs).transpose(2, 3).reshape(n, 2 * side + 2, -1, outputs)
+    return y[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+
+
+class PhasedConvolution(torch.autograd.Function):
+    """What ``Enlarge`` computes, for a processor and few outputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -136,15 +189,7 @@ class PhasedConvolution(torch.autograd.Function):
         x, kernel = x.to(kind), weight.to(kind)
         ctx.save_for_backward(x, kernel)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
-        n, inputs, side, _ = x.shape
-        outputs = kernel.shape[1]
-        # Row 2i - 1 + p of the result is row i - 1 of x times row 2 + p of the kernel, and row i times row p.
-        phases = kernel.view(inputs, outputs, 2, 2, 2, 2).flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
-        phases = phases.reshape(4 * outputs, inputs, 2, 2).contiguous(memory_format=torch.channels_last)
-        wide = None if bias is None else bias.to(kind).repeat(4)
-        y = nn.functional.conv2d(x, phases, wide, padding=1).permute(0, 2, 3, 1)  # (N, W + 1, W + 1, 4 c)
-        y = y.reshape(n, side + 1, side + 1, 2, 2, outputs).transpose(2, 3).reshape(n, 2 * side + 2, -1, outputs)
-        return y[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+        return enlarge_by_phases(x, kernel, None if bias is None else bias.to(kind))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # pyright: ignore

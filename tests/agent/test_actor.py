@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import SCHEMA, agent, batch, dreamt, generator, stir
+from builders import MODEL, SCHEMA, agent, batch, dreamt, generator, stir
 from torch import Tensor
 
 from fosp.agent.actor import (
@@ -20,6 +20,8 @@ from fosp.agent.actor import (
     score,
 )
 from fosp.agent.agent import Agent, actor_losses, dream, dynamics_loss
+from fosp.nets.distributions import gumbel
+from fosp.nets.features import Features
 from fosp.world_model import Latent
 
 
@@ -135,6 +137,26 @@ def test_ascent_moves_the_policy_towards_what_the_critics_like(monkeypatch: pyte
         torch.testing.assert_close(torch.sign(change.round(decimals=6)), torch.tensor(moved))
 
 
+@pytest.mark.parametrize("layers", [1, 2, 5])  # five are more than go at once
+def test_a_dream_at_once_is_that_step_by_step(layers: int) -> None:
+    subject = agent(horizon=4, layers=layers, actor_scales=ActorScales(dynamics=1.0))
+    stir(subject)
+    embedding = torch.randn(7, subject.model.encoder.size, generator=generator(2))
+    noise = gumbel((7, 1, MODEL.groups, MODEL.classes), generator(3))
+    never = torch.zeros(7, 1, dtype=torch.bool)
+    start = subject.model.observe(embedding.unsqueeze(1), torch.zeros(7, 1, 2), never, noise)[0][:, 0].detach()
+    found = []
+    for at_once in (False, True):
+        subject.model.rssm.at_once = at_once
+        imagined = dream(subject, start, generator())
+        loss = dynamics_loss(subject, imagined, torch.full((28,), 0.5))
+        gradients = torch.autograd.grad(loss.mean(), list(subject.actor.parameters()))
+        found.append([imagined.features.values, imagined.action, imagined.cost, loss, *gradients])
+        assert all(gradient.any() for gradient in gradients)
+    for plain, written in zip(*found, strict=True):
+        torch.testing.assert_close(written, plain, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(("danger", "gains"), [(0.0, [1.0, 0.0]), (1.0, [0.0, -1.0])])
 def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
     monkeypatch: pytest.MonkeyPatch, danger: float, gains: list[float]
@@ -146,6 +168,7 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
     def step(latent: Latent, action: Tensor, noise: Tensor) -> Latent:
         return Latent(torch.cat([action, latent.h[:, 2:]], -1), latent.z)
 
+    subject.model.rssm.at_once = False
     monkeypatch.setattr(subject.model.rssm, "imagine_step", step)
     monkeypatch.setattr(subject.model, "reward", lambda features: features.values[..., 0])
     monkeypatch.setattr(subject.model, "cost", lambda features: features.values[..., 1])
@@ -172,15 +195,18 @@ def test_the_gradient_through_the_model_is_that_of_the_lambda_return(
         torch.testing.assert_close(gradient, (-weight * worth).expand(5, 2))
 
 
-def test_through_the_model_each_action_answers_for_what_follows_it_alone() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_through_the_model_each_action_answers_for_what_follows_it_alone(at_once: bool) -> None:
     subject = agent(horizon=3, actor_scales=ActorScales(dynamics=1.0))
+    subject.model.rssm.at_once = at_once
     stir(subject)
-    inputs: list[Tensor] = []
+    inputs: list[Any] = []
     subject.actor.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     imagined = dream(subject, subject.model.rssm.initial(5), generator())
     loss = dynamics_loss(subject, imagined, torch.ones(15))
     assert loss.shape == (3, 5) and torch.isfinite(loss).all()
-    assert len(inputs) == 3 and not any(features.requires_grad for features in inputs)
+    assert len(inputs) == (1 if subject.model.rssm.runs_at_once(loss) else 3)
+    assert not any(Features.of(features).values.requires_grad for features in inputs)
     gradients = torch.autograd.grad(loss.mean(), list(subject.actor.parameters()))
     assert all(gradient.any() for gradient in gradients)
 

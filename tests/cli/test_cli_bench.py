@@ -111,7 +111,7 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # has one more for the state before the first row, and a convolution by phases computes a border that is cut off.
     assert 0.5 * rows[0]["gflop"]["matmul"] < rows[2]["gflop"]["matmul"] < 1.0001 * rows[0]["gflop"]["matmul"]
     assert 0.5 * rows[1]["gflop"]["matmul"] < rows[3]["gflop"]["matmul"] < rows[1]["gflop"]["matmul"]
-    assert rows[0]["gflop"]["convolution"] == pytest.approx(rows[2]["gflop"]["convolution"], rel=0.03)
+    assert rows[0]["gflop"]["convolution"] == pytest.approx(rows[2]["gflop"]["convolution"], rel=0.1)
     assert "train laptop" in capsys.readouterr().out
 
 

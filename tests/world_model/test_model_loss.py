@@ -167,6 +167,7 @@ def test_what_is_foreseen_is_compared_with_the_row_it_speaks_of(monkeypatch: pyt
     def step(latent: Latent, action: Tensor, drawn: Tensor) -> Latent:
         return Latent(latent.h + action[:, :1], latent.z)
 
+    model.rssm.by_hand = False  # one step after the other
     monkeypatch.setattr(model.rssm, "imagine_step", step)
     monkeypatch.setattr(model.twohot, "loss", lambda features, target: features[..., 0] - target)
     action = torch.zeros(1, T, 2)

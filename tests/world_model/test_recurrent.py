@@ -1,0 +1,88 @@
+"""Several steps in one call of C: the same numbers and gradients as one step after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from builders import MODEL, generator, stir, world_model
+
+from fosp.nets import native
+from fosp.nets.distributions import gumbel
+from fosp.world_model import Latent
+from fosp.world_model.recurrent import library
+
+needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C compiler")
+
+
+@needs_compiler
+def test_it_is_compiled_where_there_is_a_compiler() -> None:
+    assert library() is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("units", [12, 48])  # fewer columns than a processor sums at once, and no multiple of them
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_what_is_foreseen_at_once_is_that_step_by_step(rows: int, units: int, threads: int) -> None:
+    model = world_model(units=units, deter=40)
+    stir(model)
+    steps, before = 5, torch.get_num_threads()
+    noise = gumbel((steps, rows, MODEL.groups, MODEL.classes), generator(1))
+    index = torch.randint(MODEL.classes, (rows, MODEL.groups), generator=generator(2))
+    parts = [
+        torch.randn(rows, 40, generator=generator(3)),
+        torch.nn.functional.one_hot(index, MODEL.classes).float(),
+        torch.randn(steps, rows, model.actions, generator=generator(4)),
+    ]
+    found = []
+    torch.set_num_threads(threads)
+    try:
+        for at_once in (False, True):
+            model.rssm.at_once = at_once
+            h, z, action = (x.clone().requires_grad_() for x in parts)
+            states = model.rssm.foresee(Latent(h, z), action, noise)
+            draw = generator(5)
+            loss = torch.stack([(x * torch.randn(x.shape, generator=draw)).sum() for x in states]).sum()
+            weights = [p for name, p in model.rssm.named_parameters() if "post" not in name]
+            found.append([*states, *torch.autograd.grad(loss, [h, z, action, *weights])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(gradient.any() for gradient in found[0])
+    for plain, written in zip(*found, strict=True):
+        torch.testing.assert_close(written, plain, rtol=1e-3, atol=2e-5)
+
+
+def test_without_a_compiler_steps_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
+    assert native.library.__wrapped__(tmp_path / "x.c") is None
+    model = world_model()
+    monkeypatch.setattr("fosp.world_model.rssm.library", lambda: None)
+    assert not model.rssm.runs_at_once(torch.zeros(1))
+
+
+@needs_compiler
+def test_what_cannot_be_compiled_is_told_and_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "wrong.c"
+    source.write_text("this is not C")
+    with pytest.warns(UserWarning, match=r"wrong\.c could not be compiled.*error"):
+        assert native.library.__wrapped__(source) is None
+    assert not list((tmp_path / "fosp").iterdir())
+    source.write_text("int answer(void) { return 42; }")
+    first = native.library.__wrapped__(source)
+    built = list((tmp_path / "fosp").iterdir())
+    assert first is not None and first.answer() == 42 and len(built) == 1
+    when = built[0].stat().st_mtime_ns
+    native.library.__wrapped__(source)
+    assert built[0].stat().st_mtime_ns == when  # kept
+    source.write_text("int answer(void) { return 43; }")
+    other = native.library.__wrapped__(source)
+    assert other is not None and other.answer() == 43
+
+
+def test_a_tensor_in_pieces_has_no_address() -> None:
+    with pytest.raises(ValueError, match="one piece"):
+        native.address(torch.zeros(4, 4)[:, 1:])
+    assert native.address(None) is None
