@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes this folder ready to run: system libraries for rendering without a screen, .venv, the Python packages, and one
+# Makes this folder ready to run: system libraries for rendering without a screen, a C compiler, .venv, the Python packages, and one
 # trial of the renderer. Called by make; may be called again at any time.
 #
 # PYTHON names the interpreter to use. Which index pip asks, and through which proxy, is pip's own configuration.
@@ -61,6 +61,14 @@ install_gl() {
     fi
 }
 
+# Learning on the processor takes some loops in C, compiled at first use; it only is slower without.
+install_compiler() {
+    if command -v "${CC:-cc}" >/dev/null; then return; fi
+    if ! on_debian || ! apt_install gcc libc6-dev; then
+        say "without a C compiler learning is slower; Debian and Ubuntu: sudo apt-get install -y gcc libc6-dev"
+    fi
+}
+
 choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         supported "$PYTHON" || die "PYTHON=$PYTHON is not a Python from 3.11 to 3.13"
@@ -89,6 +97,7 @@ make_venv() {
 }
 
 install_gl
+install_compiler
 make_venv
 say "installing the Python packages (some hundred MB the first time)"
 .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -73,7 +73,7 @@ class LaidOut:
         self.agent = agent
         rssm, encoder = agent.model.rssm, agent.model.encoder
         kinds: dict[type, Callable[[Any], Callable[[Tensor], Tensor]]] = {  # images have channels last throughout
-            Convolution: lambda layer: _Convolution(layer.conv, 1 / 255, 127.5),  # as ``scale_pixels``
+            Convolution: lambda layer: _Convolution(layer.conv, 1 / 255, 127.5),  # as ``centre_pixels``
             Patches: lambda layer: lambda images: layer(images).permute(0, 2, 3, 1),
             ImageNorm: lambda layer: _Norm(layer.norm), nn.SiLU: lambda layer: _silu, Reduce: _Convolution,
         }  # fmt: skip

@@ -584,7 +584,9 @@ class Learner:
         gradients = self.agent.team.mean(torch.autograd.grad(loss, parameters))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = laid_as(gradient, parameter)
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = nn.utils.get_total_norm(gradients)
+        if norm > self.config.clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip, norm)
         if torch.isfinite(norm):
             self.optimisers[name].step()
         else:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
@@ -151,7 +152,7 @@ def check_devices() -> list[Check]:
         return [Check("devices", "torch", "FAIL", f"{type(error).__name__}: {error}", fix)]
     formats = cpu_formats()
     words = f"bfloat16 by {' and '.join(formats)}" if formats else "no bfloat16 in hardware"
-    rows = [Check("devices", "cpu", "ok", f"{torch.get_num_threads()} threads, {words}")]
+    rows = [Check("devices", "cpu", "ok", f"{torch.get_num_threads()} threads, {words}"), _compiled_row()]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             rows.append(_cuda_row(torch, index))
@@ -168,6 +169,30 @@ def check_devices() -> list[Check]:
     else:
         rows.append(Check("devices", "cuda", "off", "no GPU; everything runs on the CPU"))
     return rows
+
+
+def _compiled_row() -> Check:
+    """Whether loops that learning on a processor takes in C could be compiled; learning is slower without."""
+    from fosp.nets import native
+    from fosp.world_model import recurrent
+
+    cc = native.compiler()
+    if cc is None:
+        fix = (
+            "sudo apt-get install -y gcc libc6-dev" if shutil.which("apt-get") else "install a C compiler, such as gcc"
+        )
+        return Check("devices", "C compiler", "warn", "none (cc), so that learning on the processor is slower", fix)
+    if not native.supported():
+        return Check("devices", "C compiler", "off", f"no use of it on {platform.machine()}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled = recurrent.library()
+    if compiled is None:
+        reason = str(caught[-1].message) if caught else f"{cc} could not compile what learning takes in C"
+        return Check(
+            "devices", "C compiler", "warn", reason, f"try {cc} on a program of yours, or name another: CC=gcc"
+        )
+    return Check("devices", "C compiler", "ok", f"{cc}: steps of the world model are compiled")
 
 
 def _cuda_row(torch: Any, index: int) -> Check:

@@ -32,27 +32,40 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
 
 
+def supported() -> bool:
+    """Whether the flags are known to this machine's compilers."""
+    return platform.machine() in ("x86_64", "AMD64")
+
+
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
     """The functions of a C file, compiled unless that was done before; None, after a warning, where it cannot be."""
     cc = compiler()
-    if cc is None or platform.machine() not in ("x86_64", "AMD64"):
+    if cc is None or not supported():
         return None
     cpu = Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
     text = b"".join(path.read_bytes() for path in (source, *sorted(HEADERS.glob("*.h"))))
     key = hashlib.sha256(text + repr((FLAGS, cc, flags, platform.machine())).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fosp"
+    name = f"{source.stem}-{key}.so"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        built = folder / f"{source.stem}-{key}.so"
-        if not built.exists():
-            build(cc, source, built)
-        return ctypes.CDLL(str(built))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _loaded(cc, source, folder / name)
+        except OSError:  # a home that cannot be written to, or from which nothing may be run
+            with tempfile.TemporaryDirectory(prefix="fosp-") as other:
+                return _loaded(cc, source, Path(other) / name)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
         warnings.warn(f"{source.name} could not be compiled, so that learning is slower ({reason})", stacklevel=2)
         return None
+
+
+def _loaded(cc: str, source: Path, built: Path) -> ctypes.CDLL:
+    if not built.exists():
+        build(cc, source, built)
+    return ctypes.CDLL(str(built))
 
 
 def build(cc: str, source: Path, built: Path) -> None:

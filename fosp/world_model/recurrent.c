@@ -67,7 +67,7 @@ typedef struct {
 
 #include "exponential.h"
 
-static inline float logarithm(float x) { /* Cephes, of normal positive numbers */
+static inline float logarithm(float x) { /* Cephes, of normal positive numbers; what is not a number stays so */
     union { float f; int32_t i; } bits = {x};
     int32_t e = ((bits.i >> 23) & 255) - 126;
     bits.i = (bits.i & 0x007fffff) | 0x3f000000; /* in [0.5, 1) */
@@ -84,7 +84,8 @@ static inline float logarithm(float x) { /* Cephes, of normal positive numbers *
     p = p * m + 2.0000714765e-1f;
     p = p * m - 2.4999993993e-1f;
     p = p * m + 3.3333331174e-1f;
-    return m + (m * s * p - 2.12194440e-4f * n - 0.5f * s) + 0.693359375f * n;
+    float y = m + (m * s * p - 2.12194440e-4f * n - 0.5f * s) + 0.693359375f * n;
+    return x == x ? y : x;
 }
 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -193,7 +194,7 @@ static void softmax(int64_t n, float *x) {
 /* Actions of rows first .. last - 1 in the states that they are in. */
 static void act(const forward_arguments *f, int64_t t, int64_t first, int64_t last, const float *h,
                 const int32_t *class, float *space) {
-    const int64_t rows = last - first, units = f->actor_units, states = f->groups * f->classes, A = f->actions;
+    const int64_t rows = last - first, units = f->actor_units, A = f->actions;
     float *x = space, *y = space + rows * units;
     for (int64_t l = 0; l < f->actor_layers; l++) {
         const layer *of = f->actor + l;
@@ -213,7 +214,6 @@ static void act(const forward_arguments *f, int64_t t, int64_t first, int64_t la
             silu(units, y + r * units, of, x + r * units);
         }
     }
-    (void)states;
     float out[2 * A];
     for (int64_t r = 0; r < rows; r++) {
         int64_t cell = (first + r) * f->row_stride + t * f->step_stride;

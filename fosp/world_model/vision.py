@@ -56,7 +56,8 @@ class Patches(nn.Module):
         n, width, _, c = x.shape
         cells = width // self.size
         x = x.view(n, cells, self.size, cells, self.size, c).transpose(2, 3).reshape(n, cells, cells, -1)
-        return self.linear(scale_pixels(x)).permute(0, 3, 1, 2)  # channels last in memory
+        y = nn.functional.linear(centre_pixels(x), self.linear.weight / 255)
+        return y.permute(0, 3, 1, 2)  # channels last in memory
 
 
 class Convolution(nn.Module):
@@ -67,14 +68,17 @@ class Convolution(nn.Module):
         self.conv = nn.Conv2d(channels, outputs, 4, 2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(scale_pixels(x).permute(0, 3, 1, 2))
+        return nn.functional.conv2d(centre_pixels(x).permute(0, 3, 1, 2), self.conv.weight / 255, None, 2, 1)
 
 
-def scale_pixels(x: Tensor) -> Tensor:
-    """uint8 -> [-0.5, 0.5] in the precision that is computed in: a float32 copy of all images is the dearest detour."""
+def centre_pixels(x: Tensor) -> Tensor:
+    """uint8 -> [-127.5, 127.5], exact in the precision that is computed in, bfloat16 too.
+
+    To divide by 255 is left to the weights: each pass over all images is dear, and a float32 copy the dearest.
+    """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    return x.to(dtype).mul_(1 / 255).sub_(0.5)
+    return x.to(dtype).sub_(127.5)
 
 
 class Reduce(nn.Conv2d):

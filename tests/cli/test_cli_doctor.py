@@ -15,6 +15,7 @@ import pytest
 from fosp.cli import checks, doctor
 from fosp.cli.checks import Check, check_gl, check_machine, check_paths, check_versions, cpu_formats, probe_gl
 from fosp.cli.main import main
+from fosp.nets import native
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names the GL back ends of Linux")
 DREW: dict[str, Any] = {"renderer": "llvmpipe", "milliseconds": 1.0}
@@ -215,3 +216,12 @@ def test_json_is_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_only_the_sections_asked_for_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--only", "versions", "machine", "--json"]) == 0
     assert {row["section"] for row in json.loads(capsys.readouterr().out)["checks"]} == {"versions", "machine"}
+
+
+def test_the_doctor_compiles_what_learning_takes_in_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (row,) = [row for row in checks.check_devices() if row.name == "C compiler"]
+    if native.compiler() is not None and native.supported():
+        assert row.status == "ok" and "compiled" in row.detail
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
+    (row,) = [row for row in checks.check_devices() if row.name == "C compiler"]
+    assert row.status == "warn" and "slower" in row.detail and "gcc" in row.fix

@@ -54,6 +54,19 @@ def test_what_is_foreseen_at_once_is_that_step_by_step(rows: int, units: int, th
         torch.testing.assert_close(written, plain, rtol=1e-3, atol=2e-5)
 
 
+@needs_compiler
+def test_what_is_not_a_number_is_seen_in_the_end() -> None:
+    # The step of an optimiser is left out where a gradient is not finite; nothing on the way may hide it.
+    model = world_model()
+    embedding = torch.randn(2, 3, model.encoder.size)
+    embedding[0, 1, 0] = float("nan")
+    noise = gumbel((2, 3, MODEL.groups, MODEL.classes), generator(1))
+    latents, post, _ = model.observe(embedding, torch.zeros(2, 3, 2), torch.zeros(2, 3, dtype=torch.bool), noise)
+    assert post[0, 1].isnan().all() and not post[1].isnan().any() and not latents.h[:, 0].isnan().any()
+    gradients = torch.autograd.grad(post.sum(), list(model.rssm.post_out.parameters()))
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
 def test_without_a_compiler_steps_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", str(tmp_path / "none"))
     assert native.library.__wrapped__(tmp_path / "x.c") is None
@@ -80,6 +93,9 @@ def test_what_cannot_be_compiled_is_told_and_done_without(monkeypatch: pytest.Mo
     source.write_text("int answer(void) { return 43; }")
     other = native.library.__wrapped__(source)
     assert other is not None and other.answer() == 43
+    monkeypatch.setenv("XDG_CACHE_HOME", str(source))  # no folder
+    again = native.library.__wrapped__(source)
+    assert again is not None and again.answer() == 43
 
 
 def test_a_tensor_in_pieces_has_no_address() -> None:

@@ -9,13 +9,14 @@ from torch import nn
 
 from fosp.world_model.vision import (
     ColourWhitening,
+    Convolution,
     Decoder,
     Encoder,
     Enlarge,
     ImageNorm,
     Patches,
     SquaredError,
-    scale_pixels,
+    centre_pixels,
 )
 
 
@@ -47,7 +48,7 @@ def test_patches_are_a_convolution_with_stride_4() -> None:
     with torch.no_grad():  # (outputs, rows, columns, channels) -> (outputs, channels, rows, columns)
         conv.weight.copy_(patches.linear.weight.view(5, 4, 4, 6).permute(0, 3, 1, 2))
     x = torch.randint(0, 256, (2, 16, 16, 6), dtype=torch.uint8)
-    expected = conv(scale_pixels(x).permute(0, 3, 1, 2))
+    expected = conv((x / 255 - 0.5).permute(0, 3, 1, 2))
     torch.testing.assert_close(patches(x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -59,18 +60,25 @@ def test_images_are_normalised_one_by_one() -> None:
     torch.testing.assert_close(norm(x)[1], expected.permute(2, 0, 1))
 
 
-def test_pixels_are_centred_and_scaled() -> None:
+def test_the_reference_s_first_layer_reads_pixels_of_minus_half_to_half() -> None:
+    first = Convolution(channels=6, outputs=5)
+    x = torch.randint(0, 256, (2, 16, 16, 6), dtype=torch.uint8)
+    expected = first.conv((x / 255 - 0.5).permute(0, 3, 1, 2))
+    torch.testing.assert_close(first(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_are_centred_exactly() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
-    torch.testing.assert_close(scale_pixels(levels), torch.arange(256) / 255 - 0.5)
+    assert torch.equal(centre_pixels(levels), torch.arange(256) - 127.5)
     assert torch.equal(levels, torch.arange(256, dtype=torch.uint8))
 
 
 def test_no_grey_level_is_lost_in_half_precision() -> None:
     # An obstacle is a pale tint of a bright floor, a few levels apart.
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scaled = scale_pixels(torch.arange(256, dtype=torch.uint8))
-    assert scaled.dtype == torch.bfloat16
-    assert len(scaled.unique()) == 256
+        centred = centre_pixels(torch.arange(256, dtype=torch.uint8))
+    assert centred.dtype == torch.bfloat16
+    assert torch.equal(centred.float(), torch.arange(256) - 127.5)
 
 
 def test_target_is_the_image_in_minus_half_to_half() -> None:
