@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes this folder ready to run: system libraries for rendering without a screen, a C compiler, .venv, the Python packages, and one
-# trial of the renderer. Called by make; may be called again at any time.
+# Makes this folder ready to run: system libraries for rendering without a screen, a C compiler, .venv, the Python
+# packages, and one trial of the renderer. Called by make; may be called again at any time.
 #
 # PYTHON names the interpreter to use. Which index pip asks, and through which proxy, is pip's own configuration.
 set -euo pipefail
