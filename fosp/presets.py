@@ -56,7 +56,7 @@ _CORES = RunConfig(
 PRESETS: dict[str, RunConfig] = {
     "laptop": _CORES,
     # Smaller, and as the reference: strides, images at full size, everything together in one stage. For tests. Every
-    # fourth image is reconstructed, another one in each update: nothing lost, a tenth of the time won (docs/speed.md).
+    # fourth image is reconstructed, another one in each update: a fifth of the time won (docs/speed.md).
     "tiny": RunConfig(
         model=ModelConfig(deter=128, groups=16, classes=16, units=128, depth=8, whitening=1.0, decode_every=4),
         agent=replace(_CORES.agent, bins=127),
