@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fosp.agent.returns import expectile_weight
-from fosp.nets.distributions import TwoHot
 from fosp.nets.features import Features
-from fosp.nets.layers import MLP, EnsembleMLP, call_frozen, follow, frozen_copy
+from fosp.nets.layers import MLP, EnsembleMLP, follow, frozen_copy
+from fosp.nets.twohot import TwoHot
 
 
 class Critic(nn.Module):
@@ -35,11 +35,11 @@ class Critic(nn.Module):
 
     def q_value(self, features: Tensor | Features, action: Tensor) -> Tensor:
         """(N, F), (N, A) -> (N,). Gradients reach the action and the features, never the critic."""
-        return self.worst(call_frozen(self.q, Features.of(features).joined(action)))
+        return self.worst(self.q(Features.of(features).joined(action), constant=True))
 
     def v_value(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...)."""
-        return self.twohot.mean(call_frozen(self.v, features))
+        return self.twohot.mean(self.v(features, constant=True))
 
     @torch.no_grad()
     def slow_q_value(self, features: Tensor | Features, action: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fosp.nets.features import Features
-from fosp.nets.layers import MLP, call_frozen, follow, frozen_copy
+from fosp.nets.layers import MLP, follow, frozen_copy
 
 
 class Reachability(nn.Module):
@@ -19,7 +19,7 @@ class Reachability(nn.Module):
 
     def probability(self, features: Tensor | Features) -> Tensor:
         """(..., F) -> (...). A constant for whoever uses it as a weight: no gradient reaches the head."""
-        return torch.sigmoid(call_frozen(self.head, features).float().squeeze(-1)).detach()
+        return torch.sigmoid(self.head(features, constant=True).float().squeeze(-1)).detach()
 
     @torch.no_grad()
     def slow_probability(self, features: Tensor | Features) -> Tensor:

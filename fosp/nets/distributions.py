@@ -1,4 +1,4 @@
-"""Distributions as small free functions: symlog two-hot numbers, one-hot categoricals, bounded Gaussians.
+"""Distributions as small free functions: one-hot categoricals, bounded Gaussians.
 
 Randomness is always an argument: noise tensors are drawn by the caller from its own ``torch.Generator``.
 """
@@ -9,52 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-
-
-def symlog(x: Tensor) -> Tensor:
-    """sign(x) ln(1 + |x|), the squashing of arXiv 2301.04104, eq. 1."""
-    return torch.sign(x) * torch.log1p(torch.abs(x))
-
-
-def symexp(x: Tensor) -> Tensor:
-    """Inverse of symlog."""
-    return torch.sign(x) * torch.expm1(torch.abs(x))
-
-
-class TwoHot(nn.Module):
-    """Numbers as categorical distributions over bins that are spaced as symexp(-limit .. limit) (arXiv 2301.04104).
-
-    The expectation is taken over the bins themselves, not in symlog space: only so is it unbiased for targets that are
-    uncertain (a cost of 100 with chance 0.1 is 10, not 0.6), and only so does a weighted cross-entropy have the
-    weighted mean as its minimum, which expectile regression needs.
-    """
-
-    bins: Tensor
-
-    def __init__(self, count: int, limit: float = 8.0) -> None:
-        super().__init__()
-        if count % 2 == 0:
-            raise ValueError(f"count is {count}; it must be odd so that zero is a bin")
-        self.limit, self.count = limit, count
-        self.register_buffer("bins", symexp(torch.linspace(-limit, limit, count)), persistent=False)
-
-    def mean(self, logits: Tensor) -> Tensor:
-        """(..., bins) -> (...), float32. Bins of opposite sign are paired so that a uniform one is exactly 0."""
-        weighted = torch.softmax(logits.float(), -1) * self.bins
-        half = self.count // 2
-        return (weighted[..., :half].flip(-1) + weighted[..., half + 1 :]).sum(-1)
-
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy with the two bins that bracket the target. (..., bins), (...) -> (...)."""
-        target = target.float()
-        low = ((symlog(target) + self.limit) * ((self.count - 1) / (2 * self.limit))).floor().long()
-        low = low.clamp(0, self.count - 2)
-        low_bin, high_bin = self.bins[low], self.bins[low + 1]
-        share = ((target - low_bin) / (high_bin - low_bin)).clamp(0, 1)  # of the upper bin
-        log_p = torch.log_softmax(logits.float(), -1)
-        log_low = log_p.gather(-1, low.unsqueeze(-1)).squeeze(-1)
-        log_high = log_p.gather(-1, low.unsqueeze(-1) + 1).squeeze(-1)
-        return -((1 - share) * log_low + share * log_high)
 
 
 def mix_uniform(logits: Tensor, share: float) -> Tensor:

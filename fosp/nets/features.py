@@ -62,6 +62,27 @@ def product(x: Tensor | Features, weight: Tensor) -> Tensor:
     return y.view(*values.shape[:-1], -1)
 
 
+def sum_of_rows(values: Tensor, ones: Tensor, dense: int, extra: Tensor | None, table: Tensor) -> Tensor:
+    """(N, F), (N, S), (N, A), (F + A, U) with rows in one piece -> (N, U)."""
+    y = nn.functional.embedding_bag(ones, table, mode="sum")
+    torch.addmm(y, values[:, :dense].to(y.dtype), table[:dense], out=y)  # not addmm_, which no counter of FLOP knows
+    if extra is not None:
+        torch.addmm(y, extra.to(y.dtype), table[values.shape[1] :], out=y)
+    return y
+
+
+def table_gradient(values: Tensor, extra: Tensor | None, d_y: Tensor, by_column: bool) -> Tensor:
+    """Of the table of a product, (F + A, U); ``by_column``: it lies in memory as the weight of a linear layer."""
+    values = values.to(d_y.dtype)
+    if extra is None:
+        return (d_y.t() @ values).t() if by_column else values.t() @ d_y
+    size = values.shape[1]
+    d_table = d_y.new_empty(size + extra.shape[1], d_y.shape[1])
+    torch.mm(values.t(), d_y, out=d_table[:size])
+    torch.mm(extra.to(d_y.dtype).t(), d_y, out=d_table[size:])
+    return d_table
+
+
 class SumOfRows(torch.autograd.Function):
     """``product`` where the ones are known, in the precision that autocast says. Gradients are dense products."""
 
@@ -70,14 +91,10 @@ class SumOfRows(torch.autograd.Function):
         """(N, F), (N, S), (N, A), (F + A, U) -> (N, U)."""
         kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         table = weight.to(kind).contiguous()  # rows in one piece
-        y = nn.functional.embedding_bag(ones, table, mode="sum")
-        torch.addmm(y, values[:, :dense].to(kind), table[:dense], out=y)  # not addmm_, which no counter of FLOP knows
-        if extra is not None:
-            torch.addmm(y, extra.to(kind), table[values.shape[1] :], out=y)
         ctx.save_for_backward(values, extra, table)
         ctx.by_column = weight.stride(0) == 1  # as of a linear layer, whose weight is the other way round
         ctx.dtypes = values.dtype, None if extra is None else extra.dtype, weight.dtype
-        return y
+        return sum_of_rows(values, ones, dense, extra, table)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
@@ -86,15 +103,5 @@ class SumOfRows(torch.autograd.Function):
         d_y, size = gradients[0].to(table.dtype), values.shape[1]
         d_values = (d_y @ table[:size].t()).to(kind) if by_values else None
         d_extra = (d_y @ table[size:].t()).to(extra_kind) if by_extra else None
-        d_weight = None
-        if by_weight:
-            read = values.to(table.dtype)
-            if ctx.by_column and extra is None:
-                d_weight = (d_y.t() @ read).t()
-            else:
-                d_weight = torch.empty_like(table)
-                torch.mm(read.t(), d_y, out=d_weight[:size])
-                if extra is not None:
-                    torch.mm(extra.to(table.dtype).t(), d_y, out=d_weight[size:])
-            d_weight = d_weight.to(weight_kind)
+        d_weight = table_gradient(values, extra, d_y, ctx.by_column).to(weight_kind) if by_weight else None
         return d_values, None, None, d_extra, d_weight

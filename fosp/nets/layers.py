@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fosp.nets import perceptron
 from fosp.nets.features import Features, product
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,8 +41,21 @@ class MLP(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(out_scale)
 
-    def forward(self, x: Tensor | Features) -> Tensor:
+    def layers(self, constant: bool) -> perceptron.Layers:
+        """The weights; ``constant``: to which no gradient leads."""
+        hidden: list[Any] = list(self.hidden)
+        linears, norms = [*hidden[::3], self.out], hidden[1::3]
+        parts = ([x.weight for x in linears], [x.weight for x in norms], [x.bias for x in norms], [self.out.bias])
+        weights, gains, offsets, (bias,) = ([p.detach() if constant else p for p in part] for part in parts)
+        return perceptron.Layers(weights, gains, offsets, bias)
+
+    def forward(self, x: Tensor | Features, constant: bool = False) -> Tensor:
+        """``constant``: gradients reach ``x``, never the weights."""
         x = Features.of(x)
+        if len(self.hidden) and perceptron.runs_by_hand(x):
+            return perceptron.run(x, self.layers(constant))
+        if constant:
+            return functional_call(self, {k: v.detach() for k, v in self.named_parameters()}, (x,))
         if x.ones is None or not len(self.hidden):
             return self.out(self.hidden(x.values))
         y = product(x, self.hidden[0].weight.t())  # pyright: ignore
@@ -73,6 +87,8 @@ class EnsembleMLP(nn.Module):
             [p.detach() if constant else p for p in part]
             for part in (self.weights, self.gains, self.offsets, (self.bias,))
         )
+        if len(gains) and perceptron.runs_by_hand(Features.of(x)):
+            return perceptron.run(Features.of(x), perceptron.Layers(weights, gains, offsets, bias))
         # All members read the same input: their first layers are one matrix product.
         first = weights[0]  # (M, inputs, units)
         y = product(x, first.transpose(0, 1).flatten(1)).unflatten(-1, (first.shape[0], -1))
@@ -110,13 +126,6 @@ def frozen_copy(module: M) -> M:
     twin = copy.deepcopy(module)
     twin.requires_grad_(False)
     return twin.eval()
-
-
-def call_frozen(module: nn.Module, *args: Tensor | Features) -> Tensor:
-    """Apply a module with its present weights as constants: gradients reach the inputs, never the weights."""
-    if isinstance(module, EnsembleMLP):  # a functional call of parameter lists cannot be compiled
-        return module(*args, constant=True)
-    return functional_call(module, {k: v.detach() for k, v in module.named_parameters()}, args)
 
 
 @contextmanager

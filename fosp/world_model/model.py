@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fosp.nets.distributions import TwoHot
 from fosp.nets.features import Features
 from fosp.nets.layers import MLP
+from fosp.nets.twohot import TwoHot
 from fosp.world_model.rssm import RSSM, Latent
 from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, Reduce, SquaredError
 

@@ -7,12 +7,16 @@ work.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fosp.nets import native
 
 
 class ImageNorm(nn.Module):
@@ -78,7 +82,19 @@ def centre_pixels(x: Tensor) -> Tensor:
     """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    return x.to(dtype).sub_(127.5)
+    plain = kind != "cpu" or dtype != torch.bfloat16 or torch.compiler.is_compiling()
+    compiled = None if plain else library()
+    if compiled is None:
+        return x.to(dtype).sub_(127.5)
+    x, y = x.contiguous(), torch.empty(x.shape, dtype=dtype)
+    pointers = [ctypes.c_void_p(native.address(tensor)) for tensor in (x, y)]
+    compiled.centre(*pointers, ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads()))
+    return y
+
+
+def library() -> ctypes.CDLL | None:
+    """What ``pixels.c`` gives, or None where it cannot be compiled."""
+    return native.library(Path(__file__).with_name("pixels.c"))
 
 
 class Reduce(nn.Conv2d):
@@ -205,8 +221,8 @@ class PhasedConvolution(torch.autograd.Function):
         )
         by_bias = None
         if bias_kind is not None:  # whole images first: sums over rows of so few numbers are slow
-            image = gradient.permute(0, 2, 3, 1).reshape(len(gradient), -1).sum(0, dtype=bias_kind)
-            by_bias = image.view(-1, gradient.shape[1]).sum(0)
+            image = gradient.permute(0, 2, 3, 1).reshape(len(gradient), -1).sum(0)
+            by_bias = image.view(-1, gradient.shape[1]).sum(0, dtype=bias_kind)
         return by_x, by_weight.to(kind), by_bias
 
 

@@ -10,7 +10,7 @@ from builders import MODEL, agent, generator
 from torch import Tensor
 
 from fosp.nets.features import Features, product
-from fosp.nets.layers import MLP, EnsembleMLP, call_frozen
+from fosp.nets.layers import MLP, EnsembleMLP
 from fosp.world_model import Latent
 
 DENSE, GROUPS, CLASSES, EXTRA = 5, 3, 4, 2
@@ -58,7 +58,7 @@ def test_perceptrons_read_both_kinds_alike(layers: int) -> None:
     x = states(9)
     net = MLP(F, 3, units=8, layers=layers).double()
     torch.testing.assert_close(net(x), net(x.values))
-    torch.testing.assert_close(call_frozen(net, x), net(x.values))
+    torch.testing.assert_close(net(x, constant=True), net(x.values))
     torch.testing.assert_close(gradients(net(x), [*net.parameters()]), gradients(net(x.values), [*net.parameters()]))
     extra = torch.randn(9, EXTRA, generator=generator(1), dtype=torch.float64)
     twins = EnsembleMLP(2, F + EXTRA, 3, units=8, layers=max(1, layers), out_scale=1.0).double()
@@ -72,7 +72,7 @@ def test_only_what_is_asked_for_is_differentiated() -> None:
     """The score of an action differentiated by the action: nothing is computed for the state, nor for the critic."""
     x, extra = states(4), torch.zeros(4, EXTRA, dtype=torch.float64, requires_grad=True)
     twins = EnsembleMLP(2, F + EXTRA, 3, units=8, layers=1, out_scale=1.0).double()
-    y = call_frozen(twins, x.joined(extra))
+    y = twins(x.joined(extra), constant=True)
     (found,) = gradients(y, [extra])
     assert found.abs().sum() > 0
     assert all(parameter.grad is None for parameter in twins.parameters())

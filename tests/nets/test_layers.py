@@ -9,7 +9,7 @@ import torch
 from builders import copied, same, stir
 from torch import nn
 
-from fosp.nets.layers import MLP, EnsembleMLP, GRUCell, call_frozen, constant, follow, frozen_copy
+from fosp.nets.layers import MLP, EnsembleMLP, GRUCell, constant, follow, frozen_copy
 from fosp.nets.statistics import RunningRange
 
 
@@ -72,7 +72,7 @@ def test_a_frozen_copy_is_independent_and_in_no_gradient() -> None:
 def test_calling_frozen_lets_gradients_reach_inputs_and_no_weight() -> None:
     net = MLP(3, 2, units=4, layers=1)
     x = torch.randn(5, 3, requires_grad=True)
-    out = call_frozen(net, x)
+    out = net(x, constant=True)
     torch.testing.assert_close(out, net(x))
     gradients = torch.autograd.grad(out.square().sum(), [x, *net.parameters()], allow_unused=True)
     assert gradients[0].abs().max() > 0
