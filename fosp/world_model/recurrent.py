@@ -2,8 +2,9 @@
 
 The numbers are those of ``RSSM.observe_step`` and ``imagine_step`` up to rounding, which are one computation: without
 an image, the prior's layers stand where the posterior's did. A step has some forty operations on a handful of rows, so
-that PyTorch's bookkeeping takes longer than the mathematics. All in float32: so few rows gain nothing by less. The
-gradient of a weight is one product over all steps, by PyTorch.
+that PyTorch's bookkeeping takes longer than the mathematics. What is kept is float32; under autocast the factors of
+products are rounded where the processor multiplies bfloat16. The gradient of a weight is one product over all steps, by
+PyTorch.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _KEPT = (
 
 class _Forward(ctypes.Structure):
     _fields_ = [
-        *((name, _INT) for name in ("steps", "rows", "row_stride", "step_stride", "threads")),
+        *((name, _INT) for name in ("steps", "rows", "row_stride", "step_stride", "threads", "half")),
         *((name, _INT) for name in ("memory", "groups", "classes", "units", "actions", "actor_units", "actor_layers")),
         ("unimix", ctypes.c_double),
         *((name, _POINTER) for name in ("action", "keep", "seen", "noise", "start_memory", "start_class")),
@@ -109,6 +110,11 @@ def library() -> ctypes.CDLL | None:
     return native.library(Path(__file__).with_suffix(".c"))
 
 
+def rounds() -> bool:
+    """Whether autocast asks for products in bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What the steps gave; cells are (B, T) or, with time in front, (T, B)."""
@@ -122,21 +128,21 @@ class Rollout:
 
 @torch.no_grad()
 def roll(
-    weights: Weights, noise: Tensor, unimix: float, time_first: bool, keeping: bool, *, action: Tensor | None = None,
-    keep: Tensor | None = None, seen: Tensor | None = None, start: tuple[Tensor, Tensor] | None = None,
-    chooser: Chooser | None = None,
+    weights: Weights, noise: Tensor, unimix: float, time_first: bool, keeping: bool, half: bool, *,
+    action: Tensor | None = None, keep: Tensor | None = None, seen: Tensor | None = None,
+    start: tuple[Tensor, Tensor] | None = None, chooser: Chooser | None = None,
 ) -> Rollout:  # fmt: skip
     """All steps. ``action``, cells (A), or a ``chooser`` of them; ``start`` = h (N, D) and one-hot z (N, S, K) or zero.
 
     noise, cells (S, K); ``keep``, cells, 0 where nothing comes from the row before; ``seen``, cells (units), what the
-    posterior makes of images. ``keeping``: for a gradient.
+    posterior makes of images. ``keeping``: for a gradient. ``half``: factors of products may be rounded to bfloat16.
     """
     compiled = library()
     assert compiled is not None
     cells, (groups, classes) = tuple(noise.shape[:2]), noise.shape[2:]
     units, memory = weights.memory.shape
     actions = weights.inputs.shape[1] - groups * classes
-    f, new = _sizes(cells, time_first, weights, groups, classes, unimix), noise.new_empty
+    f, new = _sizes(cells, time_first, weights, groups, classes, unimix, half), noise.new_empty
     action = new((*cells, actions)) if action is None else action.contiguous()
     sizes = (units, 1, units + memory, 3 * memory, 1, memory, memory, memory, units, 1, units, groups * classes)
     kept = {name: new((*cells, size)) for name, size in zip(_KEPT, sizes, strict=True)} if keeping else {}
@@ -168,13 +174,13 @@ def roll(
 
 
 def _sizes(
-    cells: tuple[int, ...], time_first: bool, weights: Weights, groups: int, classes: int, unimix: float
+    cells: tuple[int, ...], time_first: bool, weights: Weights, groups: int, classes: int, unimix: float, half: bool
 ) -> _Forward:  # fmt: skip
     units, memory = weights.memory.shape
     steps, rows = cells if time_first else cells[::-1]
     strides = (1, rows) if time_first else (steps, 1)
     return _Forward(
-        steps, rows, *strides, torch.get_num_threads(), memory, groups, classes, units,
+        steps, rows, *strides, torch.get_num_threads(), half, memory, groups, classes, units,
         weights.inputs.shape[1] - groups * classes, unimix=unimix,
     )  # fmt: skip
 
@@ -190,16 +196,17 @@ class Recurrence(torch.autograd.Function):
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, seen: Tensor | None, action: Tensor, start_h: Tensor | None, start_z: Tensor | None,
-        keep: Tensor | None, noise: Tensor, unimix: float, time_first: bool, rolled: Rollout | None, *weights: Tensor,
+        keep: Tensor | None, noise: Tensor, unimix: float, time_first: bool, half: bool, rolled: Rollout | None,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         start = None if start_h is None or start_z is None else (start_h, start_z)
         if rolled is None:
             rolled = roll(
-                Weights(*weights), noise, unimix, time_first, any(ctx.needs_input_grad), action=action, keep=keep,
-                seen=seen, start=start,
+                Weights(*weights), noise, unimix, time_first, any(ctx.needs_input_grad), half, action=action,
+                keep=keep, seen=seen, start=start,
             )  # fmt: skip
         h, z, log_probs, action = rolled.h, rolled.z, rolled.log_probs, rolled.action
-        ctx.kept, ctx.unimix, ctx.time_first = rolled.kept, unimix, time_first
+        ctx.kept, ctx.unimix, ctx.time_first, ctx.half = rolled.kept, unimix, time_first, half
         ctx.save_for_backward(h, z, action, start_z, keep, *weights)
         return h, z, log_probs
 
@@ -209,7 +216,7 @@ class Recurrence(torch.autograd.Function):
         h, z, action, start_z, keep, *rest = ctx.saved_tensors
         weights, kept, time_first = Weights(*rest), ctx.kept, ctx.time_first
         cells, (groups, classes) = tuple(z.shape[:2]), z.shape[2:]
-        f, new = _sizes(cells, time_first, weights, groups, classes, ctx.unimix), h.new_empty
+        f, new = _sizes(cells, time_first, weights, groups, classes, ctx.unimix, ctx.half), h.new_empty
         alive: list[Any] = [weights.fill(f, turned=False), keep if keep is None else keep.contiguous()]
         for name, tensor in kept.items():
             setattr(f, name, native.address(tensor))
@@ -239,7 +246,8 @@ class Recurrence(torch.autograd.Function):
             entry = torch.cat([before(z, start_z, keep, time_first).flatten(2), action], -1)
 
             def product(name: str, read: Tensor) -> Tensor:
-                return d[name].flatten(0, 1).t() @ read.flatten(0, 1)
+                kind = torch.bfloat16 if ctx.half else torch.float32
+                return (d[name].flatten(0, 1).to(kind).t() @ read.flatten(0, 1).to(kind)).float()
 
             norms = d["d_norms"].sum(0).split([units, units, 3 * memory, 3 * memory, units, units])
             d_weights = (
@@ -248,7 +256,7 @@ class Recurrence(torch.autograd.Function):
             )  # fmt: skip
         inputs = d["d_y"], d["d_action"], d.get("d_start_h"), d.get("d_start_z")
         wanted = [gradient if asked else None for gradient, asked in zip(inputs, ctx.needs_input_grad, strict=False)]
-        return *wanted, None, None, None, None, None, *d_weights
+        return *wanted, *(None for _ in range(6)), *d_weights
 
 
 def before(z: Tensor, start: Tensor | None, keep: Tensor | None, time_first: bool) -> Tensor:

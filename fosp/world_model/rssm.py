@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fosp.nets.distributions import mix_uniform, straight_through
 from fosp.nets.layers import MLP, GRUCell
-from fosp.world_model.recurrent import Chooser, Recurrence, Rollout, Weights, library, roll
+from fosp.world_model.recurrent import Chooser, Recurrence, Rollout, Weights, library, roll, rounds
 
 
 class Latent(NamedTuple):
@@ -86,7 +86,7 @@ class RSSM(nn.Module):
         """
         if self.runs_at_once(start.h):
             h, z, _ = Recurrence.apply(
-                None, action, start.h, start.z, None, noise, self.unimix, True, rolled, *self._prior_weights()
+                None, action, start.h, start.z, None, noise, self.unimix, True, rounds(), rolled, *self._prior_weights()
             )
             return Latent(h, z)
         states = []
@@ -98,7 +98,16 @@ class RSSM(nn.Module):
     def chosen(self, start: Latent, chooser: Chooser, noise: Tensor) -> Rollout:
         """States after actions that a policy chooses on the way, constants; only where it ``runs_at_once``."""
         keeping = torch.is_grad_enabled()
-        return roll(self._prior_weights(), noise, self.unimix, True, keeping, start=(start.h, start.z), chooser=chooser)
+        return roll(
+            self._prior_weights(),
+            noise,
+            self.unimix,
+            True,
+            keeping,
+            rounds(),
+            start=(start.h, start.z),
+            chooser=chooser,
+        )
 
     def observe_step(self, latent: Latent, action: Tensor, seen: Tensor, noise: Tensor | None) -> tuple[Latent, Tensor]:
         """The next state after seeing it; also its log-probabilities (N, S, K)."""
@@ -122,7 +131,7 @@ class RSSM(nn.Module):
             before = nn.functional.pad(action[:, :-1], (0, 0, 1, 0)) * going.unsqueeze(-1)
             weights = self._weights(self.post_memory, self.post_out[0], self.post_out[2])
             h, z, posts = Recurrence.apply(
-                seen.float(), before, None, None, going, noise, self.unimix, False, None, *weights
+                seen.float(), before, None, None, going, noise, self.unimix, False, rounds(), None, *weights
             )
             return Latent(h, z), posts, self.prior_log_probs(h)
         latent = self.initial(batch, embedding.device)
