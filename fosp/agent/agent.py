@@ -16,7 +16,7 @@ from fosp.agent.constraint import AugmentedLagrangian, ConstraintConfig
 from fosp.agent.critics import Critic
 from fosp.agent.encoded import EncodedBatch
 from fosp.agent.expansion import ExpansionConfig
-from fosp.agent.mirror import flip_, turned
+from fosp.agent.mirror import turned
 from fosp.agent.reachability import Reachability
 from fosp.agent.returns import in_sample_target, lambda_return, reachability_target
 from fosp.nets.distributions import gaussian_entropy, gumbel
@@ -27,6 +27,7 @@ from fosp.parallel import ALONE
 from fosp.types import Batch, Schema, UserError
 from fosp.world_model import Latent, ModelConfig, ModelScales, WorldModel, ahead_loss, model_loss
 from fosp.world_model.loss import weighted_sum
+from fosp.world_model.pixels import stack_cameras
 from fosp.world_model.recurrent import Chooser
 
 VIOLATED_FRAME = 1.0  # cost of one violated frame
@@ -432,11 +433,11 @@ class Learner:
             return {name: value.detach() for name, value in metrics.items()}
         agent, config, team = self.agent, self.agent.config, self.agent.team
         sequences, time = team.size * batch.reward.shape[0], batch.reward.shape[1]
-        images = stack_cameras(batch)
+        half = None
         if agent.mirror:
             half = team.share(torch.rand(sequences, generator=self.generator, device=self.device) < 0.5)
-            images = flip_(images, half)
             batch = replace(batch, action=turned(batch.action, agent.mirror, half))
+        images = stack_cameras(batch.images, half)
         shape = (sequences, time, agent.model.config.groups, agent.model.config.classes)
         noise = team.share(gumbel(shape, self.generator, self.device))
         with self.autocast():
@@ -598,8 +599,3 @@ class Learner:
 def laid_as(x: Tensor, like: Tensor) -> Tensor:
     """``x`` in memory as ``like`` of the same shape: a fused optimiser takes both as they lie, channels last or not."""
     return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
-
-
-def stack_cameras(batch: Batch) -> Tensor:
-    """uint8 (B, T, W, W, C)."""
-    return torch.cat(list(batch.images.values()), -1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fosp.nets.distributions import gumbel
 from fosp.types import Batch
 from fosp.world_model import Latent, WorldModel
+from fosp.world_model.pixels import stack_cameras
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class EncodedLog:
     @staticmethod
     @torch.no_grad()
     def _filter(model: WorldModel, batch: Batch, generator: torch.Generator, autocast: Any) -> Latent:
-        cameras = torch.cat(list(batch.images.values()), -1)  # (B, T, W, W, C)
+        cameras = stack_cameras(batch.images)  # (B, T, W, W, C)
         with autocast():
             pieces = [model.encode(piece) for piece in cameras.split(32, 1)]  # in pieces: activations are large
             shape = (*batch.reward.shape, model.config.groups, model.config.classes)

@@ -13,19 +13,10 @@ from fosp.types import Batch
 B = TypeVar("B", bound=Batch)
 
 
-def mirrored(batch: B, signs: tuple[float, ...], which: Tensor | None = None) -> B:
-    """The batch with images flipped left to right and actions times ``signs``; of all sequences or ``which`` (B,)."""
-    images = {  # uint8 (B, T, W, W, 3)
-        name: image.flip(-2) if which is None else flip_(image.clone(), which) for name, image in batch.images.items()
-    }
-    return replace(batch, images=images, action=turned(batch.action, signs, which))
-
-
-def flip_(images: Tensor, which: Tensor) -> Tensor:
-    """Flips the images of the sequences ``which`` (B,), in place: uint8 (B, T, W, W, C) -> the same tensor."""
-    for sequence in which.nonzero().flatten().tolist():  # one at a time: to index by a mask costs two passes more
-        images[sequence] = images[sequence].flip(-2)
-    return images
+def mirrored(batch: B, signs: tuple[float, ...]) -> B:
+    """The batch with images, (B, T, W, W, 3), flipped left to right and actions times ``signs``."""
+    images = {name: image.flip(-2) for name, image in batch.images.items()}
+    return replace(batch, images=images, action=turned(batch.action, signs))
 
 
 def turned(action: Tensor, signs: tuple[float, ...], which: Tensor | None = None) -> Tensor:

@@ -153,5 +153,7 @@ def _table(weight: Tensor) -> Tensor:
     table = torch.empty(weight.shape[1], len(weight), dtype=HALF)
     pointers = (ctypes.c_void_p(native.address(x)) for x in (weight, table))
     sizes = (ctypes.c_int64(x) for x in (*weight.shape, torch.get_num_threads()))
-    library().turn(*pointers, *sizes)
+    compiled = library()
+    assert compiled is not None
+    compiled.turn(*pointers, *sizes)
     return table

@@ -7,16 +7,14 @@ work.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fosp.nets import native
+from fosp.world_model.pixels import centre_pixels
 
 
 class ImageNorm(nn.Module):
@@ -73,28 +71,6 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(centre_pixels(x).permute(0, 3, 1, 2), self.conv.weight / 255, None, 2, 1)
-
-
-def centre_pixels(x: Tensor) -> Tensor:
-    """uint8 -> [-127.5, 127.5], exact in the precision that is computed in, bfloat16 too.
-
-    To divide by 255 is left to the weights: each pass over all images is dear, and a float32 copy the dearest.
-    """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    plain = kind != "cpu" or dtype != torch.bfloat16 or torch.compiler.is_compiling()
-    compiled = None if plain else library()
-    if compiled is None:
-        return x.to(dtype).sub_(127.5)
-    x, y = x.contiguous(), torch.empty(x.shape, dtype=dtype)
-    pointers = [ctypes.c_void_p(native.address(tensor)) for tensor in (x, y)]
-    compiled.centre(*pointers, ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads()))
-    return y
-
-
-def library() -> ctypes.CDLL | None:
-    """What ``pixels.c`` gives, or None where it cannot be compiled."""
-    return native.library(Path(__file__).with_name("pixels.c"))
 
 
 class Reduce(nn.Conv2d):

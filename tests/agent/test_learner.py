@@ -10,7 +10,7 @@ import torch
 from builders import MODEL, B, T, agent, batch, copied, generator, learner, same, stir
 from torch import Tensor
 
-from fosp.agent.agent import Learner, OptimiserConfig, dream, stack_cameras
+from fosp.agent.agent import Learner, OptimiserConfig, dream
 from fosp.types import Batch
 from fosp.world_model import Latent
 
@@ -229,11 +229,3 @@ def test_the_constraint_hears_only_of_actions_that_the_policy_chose() -> None:
     cost = torch.tensor([[9.0, 9.0], [9.0, 1.0], [9.0, 3.0]])
     told = replace(dreamt, cost=cost, exploring=torch.tensor([True, False]))
     assert subject._cost_per_episode(told).item() == pytest.approx(2.0 * subject.agent.steps_per_episode)
-
-
-def test_cameras_are_stacked_in_the_order_of_the_schema() -> None:
-    data = batch()
-    stacked = stack_cameras(data)
-    assert stacked.shape == (B, T, 16, 16, 6)
-    assert torch.equal(stacked[..., :3], data.images["image_front"])
-    assert torch.equal(stacked[..., 3:], data.images["image_back"])

@@ -38,15 +38,6 @@ def test_the_mirror_of_the_mirror_is_the_world() -> None:
     assert same(parts(mirrored(mirrored(data, (1.0, -1.0)), (1.0, -1.0))), parts(data))
 
 
-def test_only_the_sequences_that_were_asked_for_are_mirrored() -> None:
-    data = batch(size=3)
-    whole = mirrored(data, (1.0, -1.0))
-    some = mirrored(data, (1.0, -1.0), torch.tensor([False, True, False]))
-    for name, tensor in parts(some).items():
-        assert torch.equal(tensor[[0, 2]], parts(data)[name][[0, 2]])
-        assert torch.equal(tensor[1], parts(whole)[name][1])
-
-
 def learned_from(monkeypatch: pytest.MonkeyPatch, updates: int, schema: Any, **changes: Any) -> list[Tensor]:
     """Actions (B, T, A) that reached the model's loss in each update of one and the same batch."""
     seen: list[Tensor] = []

@@ -16,7 +16,6 @@ from fosp.world_model.vision import (
     ImageNorm,
     Patches,
     SquaredError,
-    centre_pixels,
 )
 
 
@@ -65,20 +64,6 @@ def test_the_reference_s_first_layer_reads_pixels_of_minus_half_to_half() -> Non
     x = torch.randint(0, 256, (2, 16, 16, 6), dtype=torch.uint8)
     expected = first.conv((x / 255 - 0.5).permute(0, 3, 1, 2))
     torch.testing.assert_close(first(x), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_pixels_are_centred_exactly() -> None:
-    levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(centre_pixels(levels), torch.arange(256) - 127.5)
-    assert torch.equal(levels, torch.arange(256, dtype=torch.uint8))
-
-
-def test_no_grey_level_is_lost_in_half_precision() -> None:
-    # An obstacle is a pale tint of a bright floor, a few levels apart.
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        centred = centre_pixels(torch.arange(256, dtype=torch.uint8))
-    assert centred.dtype == torch.bfloat16
-    assert torch.equal(centred.float(), torch.arange(256) - 127.5)
 
 
 def test_target_is_the_image_in_minus_half_to_half() -> None:

@@ -1,0 +1,56 @@
+"""Bytes of camera images on their way into the networks; on a processor in one pass each: ``pixels.c``."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fosp.nets import native
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """What ``pixels.c`` gives, or None where it cannot be compiled."""
+    return native.library(Path(__file__).with_suffix(".c"))
+
+
+def stack_cameras(images: Mapping[str, Tensor], mirrored: Tensor | None = None) -> Tensor:
+    """Cameras side by side on channels; in sequences ``mirrored`` (B,) left is right.
+
+    uint8 (B, T, W, W, 3) each -> (B, T, W, W, C).
+    """
+    views = list(images.values())
+    compiled = library() if all(view.is_cpu and view.shape[-1] == 3 for view in views) else None
+    if compiled is None:
+        stacked = torch.cat(views, -1)
+        return stacked if mirrored is None else torch.where(mirrored.view(-1, 1, 1, 1, 1), stacked.flip(-2), stacked)
+    views = [view.contiguous() for view in views]
+    batch, time, lines, width, _ = views[0].shape
+    stacked = torch.empty(batch, time, lines, width, 3 * len(views), dtype=torch.uint8)
+    turned = None if mirrored is None else mirrored.byte()
+    pointers = (ctypes.c_void_p * len(views))(*map(native.address, views))
+    sizes = map(ctypes.c_int64, (len(views), batch, time, lines, width, torch.get_num_threads()))
+    compiled.stack(pointers, *map(ctypes.c_void_p, map(native.address, (turned, stacked))), *sizes)
+    return stacked
+
+
+def centre_pixels(x: Tensor) -> Tensor:
+    """uint8 -> [-127.5, 127.5], exact in the precision that is computed in, bfloat16 too.
+
+    To divide by 255 is left to the weights: each pass over all images is dear, and a float32 copy the dearest.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    plain = kind != "cpu" or x.dtype != torch.uint8 or dtype != torch.bfloat16 or torch.compiler.is_compiling()
+    compiled = None if plain else library()
+    if compiled is None:
+        return x.to(dtype).sub_(127.5)
+    x, y = x.contiguous(), torch.empty(x.shape, dtype=dtype)
+    pointers = [ctypes.c_void_p(native.address(tensor)) for tensor in (x, y)]
+    compiled.centre(*pointers, ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads()))
+    return y
