@@ -23,9 +23,10 @@ class Act(Protocol):
     def close(self) -> None: ...
 
 
-#: By how much the process that acts gives way. It needs a core now and then; a learner on all cores that has to share
-#: one of them is held up as a whole, for its threads wait for each other.
-_NICE = 10
+#: By how much the process that acts gives way: enough to run where the learner leaves a core idle for a moment. A
+#: learner on all cores that has to share one of them is held up as a whole, for its threads wait for each other. Not by
+#: all of 19, or whatever else runs on the machine would leave it next to nothing.
+_NICE = 15
 
 
 class Here:

@@ -54,10 +54,8 @@ typedef struct {
     const float *actor_out, *actor_bias, *actor_noise, *first_action;
     const uint8_t *exploring;
     double min_std, max_std;
-    /* results, cells: D, S K one-hot, S, log-probabilities S K or null */
-    float *h, *z;
-    int32_t *class;
-    float *log_probs;
+    /* results, cells: D, S K one-hot, log-probabilities S K or null */
+    float *h, *z, *log_probs;
     /* what the gradient needs, cells, or null: U 1, U + D, 3 D 1, D D D, U 1, U, S K */
     float *x_hat, *x_scale, *both, *gates_hat, *gates_scale, *reset, *update, *fresh, *y_hat, *y_scale, *hidden, *probs;
 } forward_arguments;
@@ -419,7 +417,6 @@ static void forward_rows(const forward_arguments *f, const matrices *m, int64_t 
                     if (score > most) most = score, best = (int32_t)k;
                 }
                 class[r * S + g] = best;
-                f->class[cell * S + g] = best;
                 f->z[cell * states + g * K + best] = 1.0f;
             }
         }

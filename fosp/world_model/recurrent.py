@@ -46,7 +46,7 @@ class _Forward(ctypes.Structure):
         ("actor", _Layer * MAX_LAYERS),
         *((name, _POINTER) for name in ("actor_out", "actor_bias", "actor_noise", "first_action", "exploring")),
         *((name, ctypes.c_double) for name in ("min_std", "max_std")),
-        *((name, _POINTER) for name in ("h", "z", "class", "log_probs", *_KEPT)),
+        *((name, _POINTER) for name in ("h", "z", "log_probs", *_KEPT)),
     ]
 
 
@@ -147,10 +147,9 @@ def roll(
     sizes = (units, 1, units + memory, 3 * memory, 1, memory, memory, memory, units, 1, units, groups * classes)
     kept = {name: new((*cells, size)) for name, size in zip(_KEPT, sizes, strict=True)} if keeping else {}
     found = {"h": new((*cells, memory)), "z": new(noise.shape), "log_probs": new(noise.shape)}
-    ones = torch.empty((*cells, groups), dtype=torch.int32)
     alive: list[Any] = weights.fill(f, turned=True)
     read = {"noise": noise.contiguous(), "keep": keep, "seen": seen, "action": action}
-    for name, tensor in {**read, **kept, **found, "class": ones}.items():
+    for name, tensor in {**read, **kept, **found}.items():
         alive.append(tensor if tensor is None else tensor.contiguous())
         setattr(f, name, native.address(alive[-1]))
     if start is not None:
