@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "bfloat16.h"
 #include "exponential.h"
 
 #define MOST 1024 /* bins, as in twohot.py */
@@ -27,28 +28,13 @@ typedef struct {
 /* Behind the row minus infinity up to a multiple of LANES, since what is left over would take as long as the rest. */
 static void read_row(const arguments *a, int64_t row, float *x) {
     for (int64_t k = a->count; k < filled(a->count); k++) x[k] = -INFINITY;
-    if (!a->half_precision) {
-        memcpy(x, (const float *)a->logits + row * a->count, a->count * sizeof(float));
-        return;
-    }
-    const uint16_t *from = (const uint16_t *)a->logits + row * a->count;
-    for (int64_t k = 0; k < a->count; k++) {
-        union { uint32_t i; float f; } wide = {(uint32_t)from[k] << 16};
-        x[k] = wide.f;
-    }
+    if (a->half_precision) widen(a->count, (const uint16_t *)a->logits + row * a->count, x);
+    else memcpy(x, (const float *)a->logits + row * a->count, a->count * sizeof(float));
 }
 
 static void write_row(const arguments *a, int64_t row, const float *x) {
-    if (!a->half_precision) {
-        memcpy((float *)a->d_logits + row * a->count, x, a->count * sizeof(float));
-        return;
-    }
-    uint16_t *to = (uint16_t *)a->d_logits + row * a->count;
-    for (int64_t k = 0; k < a->count; k++) { /* to the nearest, ties to even; what is not a number stays so */
-        union { float f; uint32_t i; } wide = {x[k]};
-        uint32_t rounded = (wide.i + 0x7fffu + ((wide.i >> 16) & 1u)) >> 16;
-        to[k] = (uint16_t)(x[k] == x[k] ? rounded : 0x7fc0u);
-    }
+    if (a->half_precision) narrow(a->count, x, (uint16_t *)a->d_logits + row * a->count);
+    else memcpy((float *)a->d_logits + row * a->count, x, a->count * sizeof(float));
 }
 
 /* x becomes e^(x - its highest). Returns the sum, and the highest at `top`. */

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fosp.nets.features import Features
 from fosp.nets.layers import MLP
 from fosp.nets.twohot import TwoHot
+from fosp.world_model.pixels import ImageError
 from fosp.world_model.rssm import RSSM, Latent
-from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, Reduce, SquaredError
+from fosp.world_model.vision import ColourWhitening, Decoder, Encoder, Enlarge, Reduce
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,6 @@ class ModelConfig:
 
 class WorldModel(nn.Module):
     """Everything that predicts. ``channels`` = 3 per camera, ``width`` = side of the images in pixels."""
-
-    #: Pixels of a target in one row of a product: with fewer the rows are too short, with more there are mostly zeros.
-    PIXELS = 4
 
     def __init__(self, config: ModelConfig, channels: int, width: int, actions: int) -> None:
         super().__init__()
@@ -86,31 +84,21 @@ class WorldModel(nn.Module):
         """uint8 (..., W, W, C) -> (..., E)."""
         return self.encoder(images.flatten(0, -4)).view(*images.shape[:-3], -1)
 
-    def reconstruction_target(self, images: Tensor, linear: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width.
-
-        ``linear`` is ``target_map()`` where it is at hand.
-        """
+    def reconstruction_target(self, images: Tensor) -> Tensor:
+        """uint8 (N, W, W, C) -> what the decoder should say, float32 (N, w, w, C) with w = decode_width."""
         cells, side = self.config.decode_width, self.width // self.config.decode_width
-        if side == 1 and not self.config.whitening:
-            return images.float().mul_(1 / 255).sub_(0.5)
+        matrix, offset = self.target_map()
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 blurs the pale tints of a bright floor
-            matrix, offset = linear or self.target_map()
-            # Rows first, in whole lines, the neighbours within a line by the product: strided sums of bytes are slow.
+            # Rows first, in whole lines, then neighbours: strided sums of bytes are slow.
             lines = images.view(len(images), cells, side, -1).sum(2, dtype=torch.int16)
-            return torch.addmm(offset, lines.float().view(-1, len(matrix)), matrix).view(len(images), cells, cells, -1)
+            means = lines.view(len(images), cells, cells, side, -1).sum(3, dtype=torch.float32).mul_(1 / side**2)
+            return torch.addmm(offset, means.view(-1, 3), matrix).view(means.shape)
 
     def target_map(self) -> tuple[Tensor, Tensor]:
-        """Pooling within a line, scale and colours as one affine map: float32 (p side C, p C), (p C,); p = PIXELS."""
-        side, cameras = self.width // self.config.decode_width, self.channels // 3
-        device = self.whitening.mean.device
-        with torch.autocast(device.type, enabled=False):
-            colours, offset = self.whitening.affine()
-            if not self.config.whitening:  # never fitted: colours as they are
-                offset = offset - 0.5
-            pool = torch.eye(self.channels, device=device).repeat(side, 1) / (255 * side**2)  # (side C, C)
-            pixel = pool @ torch.block_diag(*[colours] * cameras)
-        return torch.block_diag(*[pixel] * self.PIXELS), offset.repeat(cameras * self.PIXELS)
+        """Of colours in 0 .. 255: a row of them times the first (3, 3) plus the second (3,) is what should be said."""
+        with torch.autocast(self.whitening.mean.device.type, enabled=False):
+            gain, offset = self.whitening.affine()
+        return gain / 255, offset if self.config.whitening else offset - 0.5  # never fitted: colours as they are
 
     def decode_raw(self, features: Tensor) -> Tensor:
         """(N, F) -> in the space of the target, (N, w, w, C)."""
@@ -121,11 +109,11 @@ class WorldModel(nn.Module):
 
         An error summed over a pooled image stands for (W / w)^2 pixels each.
         """
-        said, linear = self.decode_raw(features), self.target_map()
-        if torch.compiler.is_compiling():  # a compiler makes one pass of it by itself, and knows no such function
-            error = (said.float() - self.reconstruction_target(images, linear)).square().sum((1, 2, 3))
+        said = self.decode_raw(features)
+        if self.rssm.by_hand and ImageError.takes(said):
+            error = ImageError.apply(said, images, *self.target_map())
         else:
-            error = SquaredError.apply(said, lambda rows: self.reconstruction_target(images[rows], linear))
+            error = (said.float() - self.reconstruction_target(images)).square().sum((1, 2, 3))
         return error * (self.width / self.config.decode_width) ** 2
 
     def decode(self, features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,3 +55,34 @@ def centre_pixels(x: Tensor) -> Tensor:
     pointers = [ctypes.c_void_p(native.address(tensor)) for tensor in (x, y)]
     compiled.centre(*pointers, ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads()))
     return y
+
+
+class ImageError(torch.autograd.Function):
+    """Sum of squared differences of each image to what should be said of it, on a processor in one pass.
+
+    At full size a target in float32 and what comes of it do not fit into a processor's cache, and then half a dozen
+    passes over them cost as much as a convolution.
+    """
+
+    @staticmethod
+    def takes(said: Tensor) -> bool:
+        return said.is_cpu and said.dtype in (torch.float32, torch.bfloat16) and library() is not None
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+        """(N, w, w, C), uint8 (N, W, W, C), the map (3, 3), (3,) of the mean colours of squares, 0 to 255 -> (N,)."""
+        said, images, side = said.contiguous(), images.contiguous(), images.shape[1] // said.shape[1]
+        matrix, offset = (matrix / side**2).contiguous(), offset.contiguous()
+        difference, error = torch.empty_like(said), torch.empty(len(said))
+        pointers = map(native.address, (said, images, matrix, offset, difference, error))
+        sizes = (*said.shape[:2], side, said.shape[3] // 3, said.dtype == torch.bfloat16, torch.get_num_threads())
+        compiled = library()
+        assert compiled is not None
+        compiled.image_error(*map(ctypes.c_void_p, pointers), *map(ctypes.c_int64, sizes))
+        ctx.save_for_backward(difference)
+        return error
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
+        (difference,) = ctx.saved_tensors
+        return difference * (2 * gradients[0]).to(difference.dtype).view(-1, 1, 1, 1), None, None, None

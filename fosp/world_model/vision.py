@@ -8,7 +8,6 @@ work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -223,34 +222,6 @@ class Decoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         x = self.dense(features).view(-1, 4, 4, self.top).permute(0, 3, 1, 2)  # channels last already
         return self.layers(x)
-
-
-class SquaredError(torch.autograd.Function):
-    """Sum of squared differences of each image, a few images at a time.
-
-    At full size a target in float32 and what comes of it do not fit into a processor's cache, and then half a dozen
-    passes over them cost as much as a convolution. ``target(rows)`` computes its piece only when it is needed.
-    """
-
-    PIECE = 16  # images
-
-    @staticmethod
-    def forward(ctx: Any, said: Tensor, target: Callable[[slice], Tensor]) -> Tensor:
-        """(N, w, w, C), and a function of N's slices to (n, w, w, C) -> float32 (N,)."""
-        piece = SquaredError.PIECE if said.device.type == "cpu" else len(said)
-        difference, errors = torch.empty_like(said), []
-        for first in range(0, len(said), piece):
-            rows = slice(first, first + piece)
-            off = said[rows].float() - target(rows)
-            difference[rows] = off
-            errors.append(off.square_().sum((1, 2, 3)))
-        ctx.save_for_backward(difference)
-        return torch.cat(errors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
-        (difference,) = ctx.saved_tensors
-        return difference * (2 * gradients[0]).to(difference.dtype).view(-1, 1, 1, 1), None
 
 
 class ColourWhitening(nn.Module):

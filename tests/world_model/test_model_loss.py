@@ -104,7 +104,7 @@ def test_image_loss_counts_every_pixel_that_was_seen(decode_width: int, monkeypa
     target = model.reconstruction_target(images(data).flatten(0, 1))
     monkeypatch.setattr(model, "decode_raw", lambda features: target + 0.1)
     losses, _ = losses_of(model, data)
-    torch.testing.assert_close(losses["image"], torch.full((B, T), 0.01 * WIDTH * WIDTH * 6))
+    torch.testing.assert_close(losses["image"], torch.full((B, T), 0.01 * WIDTH * WIDTH * 6), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["image", "reward", "cost", "proceed"])
