@@ -37,9 +37,9 @@ def library() -> ctypes.CDLL | None:
     return native.library(Path(__file__).with_suffix(".c"))
 
 
-def runs_by_hand(x: Features) -> bool:
-    """Whether ``Perceptron`` can take these: on a processor under autocast, with nothing left to a compiler."""
-    if not x.values.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+def runs_by_hand(x: Tensor) -> bool:
+    """Whether this can be done here: on a processor under autocast, with nothing left to a compiler."""
+    if not x.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     return torch.get_autocast_dtype("cpu") == HALF and library() is not None
 
@@ -139,6 +139,29 @@ class Perceptron(torch.autograd.Function):
         d_first = d_first.to(torch.float32, memory_format=torch.contiguous_format)
         d_gains, d_offsets = zip(*reversed(d_norms), strict=True)
         return d_values, None, None, d_extra, None, d_first, *reversed(d_weights), *d_gains, *d_offsets, d_bias
+
+
+class NormSiLU(torch.autograd.Function):
+    """Layer norm and SiLU of rows (N, units), with gain and offset (units)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        ctx.kind = x.dtype
+        x, y, moments = x.to(HALF).contiguous(), torch.empty(x.shape, dtype=HALF), torch.empty(len(x), 2)
+        _call("forward", 1, x, gain=gain, offset=offset, y=y, moments=moments)
+        ctx.save_for_backward(x, gain, offset, moments)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
+        x, gain, offset, moments = ctx.saved_tensors
+        d_y = gradients[0].to(HALF).contiguous()
+        d_x, d_gain, d_offset = torch.empty_like(x), torch.empty_like(gain), torch.empty_like(offset)
+        _call(
+            "backward", 1, x, gain=gain, offset=offset, moments=moments, d_y=d_y, d_x=d_x, d_gain=d_gain,
+            d_offset=d_offset,
+        )  # fmt: skip
+        return d_x.to(ctx.kind), d_gain, d_offset
 
 
 def _parts(parameters: Sequence[Tensor], count: int) -> Layers:

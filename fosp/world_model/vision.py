@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fosp.nets import perceptron
 from fosp.world_model.pixels import centre_pixels
 
 
@@ -29,6 +30,21 @@ class ImageNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Stages(nn.Sequential):
+    """Layers one after the other, but an ``ImageNorm`` and the SiLU behind it in one pass where that can be done."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        normed = False  # with SiLU, which comes next
+        for layer in self:
+            if isinstance(layer, ImageNorm) and perceptron.runs_by_hand(x):
+                rows, (gain, offset) = x.permute(0, 2, 3, 1), (p.flatten() for p in layer.norm.parameters())
+                y = perceptron.NormSiLU.apply(rows.flatten(1), gain, offset)
+                x, normed = y.view(rows.shape).permute(0, 3, 1, 2), True
+            else:
+                x, normed = x if normed else layer(x), False
+        return x
 
 
 def _init(module: nn.Module) -> None:
@@ -132,7 +148,7 @@ class Encoder(nn.Module):
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             width //= 2
             blocks += [Reduce(inputs, outputs), ImageNorm(outputs, width), nn.SiLU()]
-        self.layers = nn.Sequential(*blocks)
+        self.layers = Stages(*blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = top * self.END**2
         _init(self)
@@ -216,7 +232,7 @@ class Decoder(nn.Module):
             blocks.append(Enlarge(inputs, outputs, bias=last))
             if not last:
                 blocks += [ImageNorm(outputs, 8 * 2**i), nn.SiLU()]
-        self.layers = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layers = Stages(*blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _init(self)
 
     def forward(self, features: Tensor) -> Tensor:

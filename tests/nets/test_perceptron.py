@@ -11,6 +11,7 @@ from fosp.nets import native
 from fosp.nets.features import Features
 from fosp.nets.layers import MLP, EnsembleMLP
 from fosp.nets.perceptron import library
+from fosp.world_model.vision import ImageNorm, Stages
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="no C compiler")
 
@@ -92,3 +93,24 @@ def test_by_hand_what_is_not_a_number_stays_so() -> None:
     assert y.isfinite().all(-1).tolist() == [True, True, False, True]
     (gradient,) = torch.autograd.grad(y.float().sum(), [net.out.weight])
     assert not gradient.isfinite().all()
+
+
+def test_the_norms_of_images_by_hand_are_as_near_to_the_exact_numbers_as_pytorch() -> None:
+    stages = Stages(ImageNorm(8, 6), nn.SiLU(), nn.Conv2d(8, 5, 3), ImageNorm(5, 4), nn.SiLU())
+    stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stir(stages)
+    images = torch.randn(9, 6, 6, 8, generator=generator()).permute(0, 3, 1, 2)
+
+    def found(half: bool) -> list[Tensor]:
+        x = images.clone(memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = stages(x)
+        upstream = torch.randn(y.shape, generator=generator(2))
+        return [y, *torch.autograd.grad((y.float() * upstream).sum(), [x, *stages.parameters()])]
+
+    exact, by_hand = found(False), off(found(True), found(False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fosp.nets.perceptron.library", lambda: None)
+        plain = off(found(True), exact)
+    assert by_hand != plain and 0 < max(plain) < 0.05
+    assert all(one <= 1.2 * other + 2e-3 for one, other in zip(by_hand, plain, strict=True))
