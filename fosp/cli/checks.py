@@ -173,8 +173,8 @@ def check_devices() -> list[Check]:
 
 def _compiled_row() -> Check:
     """Whether loops that learning on a processor takes in C could be compiled; learning is slower without."""
-    from fosp.nets import native
-    from fosp.world_model import recurrent
+    from fosp.nets import native, perceptron, twohot
+    from fosp.world_model import pixels, recurrent
 
     cc = native.compiler()
     if cc is None:
@@ -186,13 +186,13 @@ def _compiled_row() -> Check:
         return Check("devices", "C compiler", "off", f"no use of it on {platform.machine()}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compiled = recurrent.library()
-    if compiled is None:
+        compiled = [module.library() for module in (perceptron, twohot, pixels, recurrent)]
+    if None in compiled:
         reason = str(caught[-1].message) if caught else f"{cc} could not compile what learning takes in C"
         return Check(
             "devices", "C compiler", "warn", reason, f"try {cc} on a program of yours, or name another: CC=gcc"
         )
-    return Check("devices", "C compiler", "ok", f"{cc}: steps of the world model are compiled")
+    return Check("devices", "C compiler", "ok", f"{cc}: what learning takes in C is compiled")
 
 
 def _cuda_row(torch: Any, index: int) -> Check:

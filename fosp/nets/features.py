@@ -59,7 +59,7 @@ def product(x: Tensor | Features, weight: Tensor) -> Tensor:
         return values @ weight
     extra = None if extra is None else extra.flatten(0, -2)
     y = SumOfRows.apply(values.flatten(0, -2), ones.flatten(0, -2), dense, extra, weight)
-    return y.view(*values.shape[:-1], -1)
+    return y.view(*values.shape[:-1], y.shape[-1])
 
 
 def sum_of_rows(values: Tensor, ones: Tensor, dense: int, extra: Tensor | None, table: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor | Features, constant: bool = False) -> Tensor:
         """``constant``: gradients reach ``x``, never the weights."""
         x = Features.of(x)
-        if len(self.hidden) and perceptron.runs_by_hand(x.values):
+        if len(self.hidden) and perceptron.runs_by_hand(x.values, self.out.weight):
             return perceptron.run(x, self.layers(constant))
         if constant:
             return functional_call(self, {k: v.detach() for k, v in self.named_parameters()}, (x,))
@@ -87,7 +87,7 @@ class EnsembleMLP(nn.Module):
             [p.detach() if constant else p for p in part]
             for part in (self.weights, self.gains, self.offsets, (self.bias,))
         )
-        if len(gains) and perceptron.runs_by_hand(Features.of(x).values):
+        if len(gains) and perceptron.runs_by_hand(Features.of(x).values, self.bias):
             return perceptron.run(Features.of(x), perceptron.Layers(weights, gains, offsets, bias))
         # All members read the same input: their first layers are one matrix product.
         first = weights[0]  # (M, inputs, units)

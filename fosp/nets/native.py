@@ -81,6 +81,12 @@ def build(cc: str, source: Path, built: Path) -> None:
         Path(made).unlink(missing_ok=True)
 
 
+@cache
+def beside(module: str) -> ctypes.CDLL | None:
+    """What the C file beside a module (its ``__file__``) gives, or None where it cannot be compiled."""
+    return library(Path(module).with_suffix(".c"))
+
+
 def address(tensor: Tensor | None) -> int | None:
     """Of the first number, for a pointer; None for null. ValueError where the numbers do not lie in one piece."""
     if tensor is None:

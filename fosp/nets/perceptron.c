@@ -1,11 +1,10 @@
 /* Layer norm and SiLU of a perceptron's layer in one pass, and its gradient, in bfloat16. See perceptron.py.
 
-   x is (rows, members, units) where members share their input, so that `step` = members units from row to row, or
+   x is (rows, members, units) where members share their input, so that `row_step` is members units, or
    (members, rows, units); y is (members, rows, units). Sums are float32. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bfloat16.h"
 #include "exponential.h"

@@ -1,19 +1,19 @@
 """Perceptrons on a processor, in bfloat16, with their gradient: products by PyTorch, what lies between in one pass.
 
-The numbers are those of ``MLP`` and ``EnsembleMLP`` up to rounding. Between two products PyTorch reads and writes all
-rows three times, for norm, gain and SiLU, and keeps a record of each; here they are read once: ``perceptron.c``.
+The numbers are those of ``MLP`` and ``EnsembleMLP`` up to rounding (the output of several is bfloat16, as that of one).
+Between two products PyTorch reads and writes all rows three times, for norm, gain and SiLU, and keeps a record of each;
+here they are read once: ``perceptron.c``.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fosp.nets import native
 from fosp.nets.features import Features, sum_of_rows, table_gradient
@@ -31,15 +31,16 @@ class _Arguments(ctypes.Structure):
     ]
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """What ``perceptron.c`` gives, or None where it cannot be compiled."""
-    return native.library(Path(__file__).with_suffix(".c"))
+    """What the C beside this gives, or None where it cannot be compiled."""
+    return native.beside(__file__)
 
 
-def runs_by_hand(x: Tensor) -> bool:
+def runs_by_hand(x: Tensor, weight: Tensor) -> bool:
     """Whether this can be done here: on a processor under autocast, with nothing left to a compiler."""
     if not x.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    if x.dtype not in (torch.float32, HALF) or weight.dtype != torch.float32:
         return False
     return torch.get_autocast_dtype("cpu") == HALF and library() is not None
 
@@ -61,7 +62,7 @@ def run(x: Features, layers: Layers) -> Tensor:
         x.values.flatten(0, -2), ones, x.dense, extra, len(layers.gains),
         *layers.weights, *layers.gains, *layers.offsets, layers.bias,
     )  # fmt: skip
-    return y if layers.bias.dim() > 1 else y.view(*x.values.shape[:-1], -1)
+    return y if layers.bias.dim() > 1 else y.view(*x.values.shape[:-1], y.shape[-1])
 
 
 def _call(function: str, members: int, x: Tensor, **tensors: Tensor | None) -> None:
@@ -93,7 +94,10 @@ class Perceptron(torch.autograd.Function):
         rounded, kept, bias = [w.to(HALF) for w in weights[1:]], [], bias.to(HALF)
         for index, (gain, offset, weight) in enumerate(zip(gains, offsets, rounded, strict=True)):
             rows = (len(values), gain.shape[-1])
-            y, moments = x.new_empty((members, *rows) if several else rows), torch.empty(members, len(values), 2)
+            y, moments = (
+                x.new_empty((members, *rows) if several else rows),
+                torch.empty(members, len(values), 2, dtype=torch.float32),
+            )
             _call("forward", members, x, gain=gain, offset=offset, y=y, moments=moments)
             kept += [x, y if learned else None, moments]
             last = index == count - 1
@@ -106,6 +110,7 @@ class Perceptron(torch.autograd.Function):
         return x
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         count, members, several = ctx.sizes
         values, extra, table, *rest = ctx.saved_tensors
@@ -147,12 +152,17 @@ class NormSiLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         ctx.kind = x.dtype
-        x, y, moments = x.to(HALF).contiguous(), torch.empty(x.shape, dtype=HALF), torch.empty(len(x), 2)
+        x, y, moments = (
+            x.to(HALF).contiguous(),
+            torch.empty(x.shape, dtype=HALF),
+            torch.empty(len(x), 2, dtype=torch.float32),
+        )
         _call("forward", 1, x, gain=gain, offset=offset, y=y, moments=moments)
         ctx.save_for_backward(x, gain, offset, moments)
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore
         x, gain, offset, moments = ctx.saved_tensors
         d_y = gradients[0].to(HALF).contiguous()

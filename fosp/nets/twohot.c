@@ -25,7 +25,7 @@ typedef struct {
     void *d_logits;
 } arguments;
 
-/* Behind the row minus infinity up to a multiple of LANES, since what is left over would take as long as the rest. */
+/* Behind the row minus infinity up to a multiple of LANES (loops say so once more, for the compiler to see it), since what is left over would take as long as the rest. */
 static void read_row(const arguments *a, int64_t row, float *x) {
     for (int64_t k = a->count; k < filled(a->count); k++) x[k] = -INFINITY;
     if (a->half_precision) widen(a->count, (const uint16_t *)a->logits + row * a->count, x);

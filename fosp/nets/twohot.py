@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from fosp.nets import native
 
@@ -65,12 +65,14 @@ class TwoHot(nn.Module):
         """Whether ``twohot.c`` reads the rows: not in the plain float32 reference, and not where a compiler does."""
         if not logits.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return False
-        return self.count <= MOST and logits.dtype in (torch.float32, torch.bfloat16) and library() is not None
+        if logits.dtype not in (torch.float32, torch.bfloat16) or self.bins.dtype != torch.float32:
+            return False
+        return logits.shape[-1] == self.count <= MOST and library() is not None
 
 
 def library() -> ctypes.CDLL | None:
-    """What ``twohot.c`` gives, or None where it cannot be compiled."""
-    return native.library(Path(__file__).with_suffix(".c"))
+    """What the C beside this gives, or None where it cannot be compiled."""
+    return native.beside(__file__)
 
 
 MOST = 1024  # bins, as in twohot.c
@@ -102,12 +104,13 @@ class RowMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, bins: Tensor) -> Tensor:
         logits = logits.contiguous()
-        result, level = (torch.empty(logits.shape[:-1]) for _ in range(2))
+        result, level = (torch.empty(logits.shape[:-1], dtype=torch.float32) for _ in range(2))
         _call("mean", logits, bins=bins, result=result, level=level)
         ctx.save_for_backward(logits, bins, result, level)
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
         logits, bins, result, level = ctx.saved_tensors
         d_logits, d_result = torch.empty_like(logits), gradients[0].contiguous()
@@ -123,13 +126,14 @@ class RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, bins: Tensor, limit: float) -> Tensor:
         logits, given = logits.contiguous(), target.expand(logits.shape[:-1]).contiguous()
-        result, level = (torch.empty(logits.shape[:-1]) for _ in range(2))
+        result, level = (torch.empty(logits.shape[:-1], dtype=torch.float32) for _ in range(2))
         _call("loss", logits, limit, bins=bins, given=given, result=result, level=level)
         ctx.save_for_backward(logits, given, bins, level)
         ctx.limit = limit
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
         logits, given, bins, level = ctx.saved_tensors
         d_logits, d_result = torch.empty_like(logits), gradients[0].contiguous()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fosp.nets import native
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """What ``pixels.c`` gives, or None where it cannot be compiled."""
-    return native.library(Path(__file__).with_suffix(".c"))
+    """What the C beside this gives, or None where it cannot be compiled."""
+    return native.beside(__file__)
 
 
 def stack_cameras(images: Mapping[str, Tensor], mirrored: Tensor | None = None) -> Tensor:
@@ -26,7 +24,10 @@ def stack_cameras(images: Mapping[str, Tensor], mirrored: Tensor | None = None) 
     uint8 (B, T, W, W, 3) each -> (B, T, W, W, C).
     """
     views = list(images.values())
-    compiled = library() if all(view.is_cpu and view.shape[-1] == 3 for view in views) else None
+    first = views[0]
+    alike = first.is_cpu and first.dtype == torch.uint8 and first.shape[-1] == 3
+    alike = alike and all((v.shape, v.dtype, v.device) == (first.shape, first.dtype, first.device) for v in views)
+    compiled = library() if alike else None
     if compiled is None:
         stacked = torch.cat(views, -1)
         return stacked if mirrored is None else torch.where(mirrored.view(-1, 1, 1, 1, 1), stacked.flip(-2), stacked)
@@ -66,14 +67,19 @@ class ImageError(torch.autograd.Function):
 
     @staticmethod
     def takes(said: Tensor) -> bool:
-        return said.is_cpu and said.dtype in (torch.float32, torch.bfloat16) and library() is not None
+        if torch.compiler.is_compiling() or not said.is_cpu or said.dtype not in (torch.float32, torch.bfloat16):
+            return False
+        return said.shape[3] % 3 == 0 and library() is not None
 
     @staticmethod
     def forward(ctx: Any, said: Tensor, images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         """(N, w, w, C), uint8 (N, W, W, C), the map (3, 3), (3,) of the mean colours of squares, 0 to 255 -> (N,)."""
-        said, images, side = said.contiguous(), images.contiguous(), images.shape[1] // said.shape[1]
+        side = images.shape[1] // said.shape[1]
+        if images.shape != (len(said), side * said.shape[1], side * said.shape[2], said.shape[3]):
+            raise ValueError(f"images {tuple(images.shape)} are no multiple of what is said, {tuple(said.shape)}")
+        said, images = said.contiguous(), images.contiguous()
         matrix, offset = (matrix / side**2).contiguous(), offset.contiguous()
-        difference, error = torch.empty_like(said), torch.empty(len(said))
+        difference, error = torch.empty_like(said), torch.empty(len(said), dtype=torch.float32)
         pointers = map(native.address, (said, images, matrix, offset, difference, error))
         sizes = (*said.shape[:2], side, said.shape[3] // 3, said.dtype == torch.bfloat16, torch.get_num_threads())
         compiled = library()
@@ -83,6 +89,7 @@ class ImageError(torch.autograd.Function):
         return error
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore
         (difference,) = ctx.saved_tensors
         return difference * (2 * gradients[0]).to(difference.dtype).view(-1, 1, 1, 1), None, None, None

@@ -1,5 +1,6 @@
 /* The recurrent state-space model over several steps, and its gradient, for a processor. Float32, but where it is asked
-   for and the processor can, the factors of products are rounded to bfloat16, which takes a quarter of the time.
+   for and the processor can, the factors of products are rounded to bfloat16, which takes a quarter of the time (but for
+   columns beyond the last multiple of 64, actions, and rows that are only added).
 
    Called from recurrent.py, which says what each array holds. Rows (sequences, or imagined rollouts) are independent of
    each other, so each thread takes its share of the rows through all steps. A cell is one row at one step; every array

@@ -3,8 +3,8 @@
 The numbers are those of ``RSSM.observe_step`` and ``imagine_step`` up to rounding, which are one computation: without
 an image, the prior's layers stand where the posterior's did. A step has some forty operations on a handful of rows, so
 that PyTorch's bookkeeping takes longer than the mathematics. What is kept is float32; under autocast the factors of
-products are rounded where the processor multiplies bfloat16. The gradient of a weight is one product over all steps, by
-PyTorch.
+large products are rounded where the processor multiplies bfloat16. The gradient of a weight is one product over all
+steps, by PyTorch, in the precision that autocast says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -106,8 +105,8 @@ def _layer(weight: Tensor, gain: Tensor, offset: Tensor) -> _Layer:
 
 
 def library() -> ctypes.CDLL | None:
-    """What ``recurrent.c`` gives, or None where it cannot be compiled."""
-    return native.library(Path(__file__).with_suffix(".c"))
+    """What the C beside this gives, or None where it cannot be compiled."""
+    return native.beside(__file__)
 
 
 def rounds() -> bool:

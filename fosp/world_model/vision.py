@@ -38,7 +38,7 @@ class Stages(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         normed = False  # with SiLU, which comes next
         for layer in self:
-            if isinstance(layer, ImageNorm) and perceptron.runs_by_hand(x):
+            if isinstance(layer, ImageNorm) and perceptron.runs_by_hand(x, layer.norm.weight):
                 rows, (gain, offset) = x.permute(0, 2, 3, 1), (p.flatten() for p in layer.norm.parameters())
                 y = perceptron.NormSiLU.apply(rows.flatten(1), gain, offset)
                 x, normed = y.view(rows.shape).permute(0, 3, 1, 2), True

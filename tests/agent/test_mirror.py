@@ -39,12 +39,17 @@ def test_the_mirror_of_the_mirror_is_the_world() -> None:
 
 
 def learned_from(monkeypatch: pytest.MonkeyPatch, updates: int, schema: Any, **changes: Any) -> list[Tensor]:
-    """Actions (B, T, A) that reached the model's loss in each update of one and the same batch."""
+    """Actions (B, T, A) that reached the model's loss in each update of one and the same batch; where a sequence's
+    actions are another's than the batch's, so are its images."""
     seen: list[Tensor] = []
     original = agent_module.model_loss
 
     def watch(model: Any, images: Tensor, action: Tensor, *rest: Tensor) -> Any:
         seen.append(action)
+        for row, (pixels, taken) in enumerate(zip(images, action, strict=True)):
+            recorded = torch.cat([view[row] for view in batch().images.values()], -1)
+            plain = torch.equal(taken, batch().action[row])
+            assert torch.equal(pixels, recorded if plain else recorded.flip(-2))
         return original(model, images, action, *rest)
 
     monkeypatch.setattr(agent_module, "model_loss", watch)

@@ -80,9 +80,35 @@ def test_by_hand_only_what_is_asked_for_is_differentiated() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         y = net(states(6).joined(extra), constant=True)
         assert net(states(0).joined(extra[:0])).shape == (2, 0, 3)
+        assert MLP(F, 3, units=8, layers=1)(states(0)).shape == (0, 3)
+        doubled = MLP(F, 3, units=8, layers=1).double()  # which autocast leaves alone
+        assert doubled(Features(states(4).values.double())).dtype == torch.float64
     (found,) = torch.autograd.grad(y.float().sum(), [extra])
     assert found.dtype == torch.float32 and found.abs().sum() > 0
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_by_hand_constants_in_bfloat16_with_leading_dimensions_give_the_same_gradients() -> None:
+    """As critics and policy read dreams: nothing but the weights is differentiated; and nothing but the states."""
+    net, x = MLP(F, 3, units=40, layers=2), states(60)
+    stir(net)
+    upstream = torch.randn(60, 3, generator=generator(2))
+    folded = Features(x.values.view(4, 15, F), x.ones.view(4, 15, GROUPS), DENSE)  # pyright: ignore
+    with torch.autocast("cpu", torch.bfloat16):
+        y, rounded = net(x), net(folded.rounded())
+        found = torch.autograd.grad((rounded.float() * upstream.view(4, 15, 3)).sum(), list(net.parameters()))
+    assert rounded.shape == (4, 15, 3) and torch.equal(rounded.view(60, 3), y)
+    expected = torch.autograd.grad((y.float() * upstream).sum(), list(net.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    values = x.values.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        free, fixed = net(Features(values)), net(Features(values), constant=True)
+    gradients = [torch.autograd.grad((y.float() * upstream).sum(), values)[0] for y in (free, fixed)]
+    assert torch.equal(*gradients)
+    with torch.autocast("cpu", torch.bfloat16):
+        (once,) = torch.autograd.grad(net(Features(values)).float().square().sum(), values, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):  # rather than a second gradient without this part
+        once.sum().backward()
 
 
 def test_by_hand_what_is_not_a_number_stays_so() -> None:
@@ -96,10 +122,10 @@ def test_by_hand_what_is_not_a_number_stays_so() -> None:
 
 
 def test_the_norms_of_images_by_hand_are_as_near_to_the_exact_numbers_as_pytorch() -> None:
-    stages = Stages(ImageNorm(8, 6), nn.SiLU(), nn.Conv2d(8, 5, 3), ImageNorm(5, 4), nn.SiLU())
+    stages = Stages(ImageNorm(8, 16), nn.SiLU(), nn.Conv2d(8, 5, 3), ImageNorm(5, 14), nn.SiLU())
     stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stir(stages)
-    images = torch.randn(9, 6, 6, 8, generator=generator()).permute(0, 3, 1, 2)
+    images = torch.randn(9, 16, 16, 8, generator=generator()).permute(0, 3, 1, 2)
 
     def found(half: bool) -> list[Tensor]:
         x = images.clone(memory_format=torch.channels_last).requires_grad_()

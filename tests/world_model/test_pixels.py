@@ -45,8 +45,11 @@ def test_cameras_of_another_kind_are_stacked_too(how: str) -> None:
     stacked = stack_cameras(views, torch.tensor([True, False]))
     assert torch.equal(stacked[1], torch.cat([view[1] for view in views.values()], -1))
     assert torch.equal(stacked[0], torch.cat([view[0] for view in views.values()], -1).flip(-2))
-    wide = {"a": views["b"][..., :3], "b": views["b"][..., 1:]}  # not in one piece
+    wide = {"a": views["a"][..., :3], "b": views["a"][..., 1:]}  # three colours each, not in one piece
+    assert all(view.shape[-1] == 3 and not view.is_contiguous() for view in wide.values())
     assert torch.equal(stack_cameras(wide), torch.cat(list(wide.values()), -1))
+    with pytest.raises(RuntimeError, match="size"):  # not read beyond its end
+        stack_cameras({"a": wide["a"], "b": wide["b"][:, :, :2]})
 
 
 def test_pixels_are_centred_exactly() -> None:
@@ -61,3 +64,6 @@ def test_no_grey_level_is_lost_in_half_precision() -> None:
         centred = centre_pixels(torch.arange(256, dtype=torch.uint8))
     assert centred.dtype == torch.bfloat16
     assert torch.equal(centred.float(), torch.arange(256) - 127.5)
+    many = torch.randint(0, 256, (3, 3333), dtype=torch.uint8)[:, 1:]  # several pieces and a rest, not in one piece
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(centre_pixels(many).float(), many - 127.5)

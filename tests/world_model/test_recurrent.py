@@ -58,12 +58,11 @@ def test_what_is_foreseen_at_once_is_that_step_by_step(rows: int, units: int, th
 @pytest.mark.parametrize("units", [33, 128])  # an odd number of factors, and whole strips of columns
 @pytest.mark.parametrize("seen", [False, True])
 def test_at_once_under_autocast_it_is_as_near_to_the_exact_numbers_as_step_by_step(units: int, seen: bool) -> None:
-    model = world_model(units=units, deter=70)
+    model = world_model(units=units, deter=70, groups=9, classes=8)  # more than one strip of states, and a rest
     stir(model)
     cells = (4, 9)
-    noise = gumbel((*cells, MODEL.groups, MODEL.classes), generator(1))
-    first = torch.randint(MODEL.classes, (9, MODEL.groups), generator=generator(2))
-    z = torch.nn.functional.one_hot(first, MODEL.classes).float()
+    noise = 1e3 * gumbel((*cells, 9, 8), generator(1))  # or rounding chooses another class here and there
+    z = torch.nn.functional.one_hot(torch.randint(8, (9, 9), generator=generator(2)), 8).float()
     h, action = torch.randn(9, 70, generator=generator(3)), torch.randn(*cells, model.actions, generator=generator(4))
     embedding = torch.randn(*cells, model.encoder.size, generator=generator(5))
     begins = torch.zeros(cells, dtype=torch.bool)
@@ -78,21 +77,16 @@ def test_at_once_under_autocast_it_is_as_near_to_the_exact_numbers_as_step_by_st
                 states = model.rssm.foresee(Latent(h, z), taken, noise)
         draw = generator(6)
         loss = torch.stack([(x * torch.randn(x.shape, generator=draw)).sum() for x in states]).sum()
-        weights = [
-            p for name, p in model.rssm.named_parameters() if ("prior" in name) != seen and ("post" in name) <= seen
-        ]
+        other = "prior" if seen else "post"
+        weights = [p for name, p in model.rssm.named_parameters() if other not in name]
         return [states.h, *torch.autograd.grad(loss, [taken, *weights])]
 
-    noise *= 1e3  # or rounding chooses another class here and there
     exact, rounded, plain = found(False, False), found(True, True), found(False, True)
     off = [[((x - y).norm() / y.norm()).item() for x, y in zip(z, exact, strict=True)] for z in (rounded, plain)]
     assert all(one <= 1.5 * other + 2e-3 for one, other in zip(*off, strict=True)), off
-    model.rssm.at_once = True
-    assert any((x != y).any() for x, y in zip(rounded, found(True, False), strict=True)) or not library_rounds()
-
-
-def library_rounds() -> bool:
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    if not seen:  # what it reads is the same then: that it is another memory shows that the processor rounds
+        rounds = units == 128 and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        assert torch.equal(rounded[0], found(True, False)[0]) is not rounds or not rounds
 
 
 @needs_compiler

@@ -200,7 +200,7 @@ def test_the_written_gradient_is_that_of_autograd() -> None:
         torch.testing.assert_close(written, plain, rtol=1e-4, atol=2e-5)
 
 
-def test_autocast_leaves_the_written_loop_in_float32() -> None:
+def test_under_autocast_states_and_gradients_are_float32() -> None:
     model = world_model()
     embedding, action = sequence(model)
     with torch.autocast("cpu", torch.bfloat16):

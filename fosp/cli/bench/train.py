@@ -54,7 +54,7 @@ def _measure(preset: str, changes: Sequence[str], device: str, repeats: int, sec
         with torch.compiler.set_stance(
             "force_eager"
         ):  # of what is compiled, nothing is dispatched that could be counted
-            learner.agent.model.rssm.at_once = False  # nor of what is computed in C
+            learner.agent.model.rssm.at_once = False  # nor of the steps that are computed in C
             work = {name: count / cycle / 1e9 for name, count in flop(update, cycle).items()}
             learner.agent.model.rssm.at_once = True
         samples, cores = rates(update, cycle, repeats, seconds)
