@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,6 +156,27 @@ def test_a_dream_at_once_is_that_step_by_step(layers: int) -> None:
         assert all(gradient.any() for gradient in gradients)
     for plain, written in zip(*found, strict=True):
         torch.testing.assert_close(written, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_under_autocast_a_dream_at_once_is_as_near_to_the_exact_one_as_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = agent(horizon=4, units=128, layers=2, model=replace(MODEL, deter=70, units=128))
+    stir(subject)
+    scaled = 1e3  # noise beside which rounding chooses no other class
+    monkeypatch.setattr("fosp.agent.agent.gumbel", lambda *args: scaled * gumbel(*args))
+    start = subject.model.rssm.initial(7)
+    start.z[..., 0] = 1.0
+
+    def found(at_once: bool, half: bool) -> list[Tensor]:
+        subject.model.rssm.at_once = at_once
+        with torch.autocast("cpu", torch.bfloat16, enabled=half), torch.no_grad():
+            imagined = dream(subject, start, generator())
+        return [imagined.action, imagined.features.values[..., :70]]
+
+    exact, rounded, plain = found(False, False), found(True, True), found(False, True)
+    for true, one, other in zip(exact, rounded, plain, strict=True):
+        assert 0 < (one - true).norm() <= 1.5 * (other - true).norm()
 
 
 @pytest.mark.parametrize(("danger", "gains"), [(0.0, [1.0, 0.0]), (1.0, [0.0, -1.0])])
