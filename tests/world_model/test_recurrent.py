@@ -84,9 +84,10 @@ def test_at_once_under_autocast_it_is_as_near_to_the_exact_numbers_as_step_by_st
     exact, rounded, plain = found(False, False), found(True, True), found(False, True)
     off = [[((x - y).norm() / y.norm()).item() for x, y in zip(z, exact, strict=True)] for z in (rounded, plain)]
     assert all(one <= 1.5 * other + 2e-3 for one, other in zip(*off, strict=True)), off
-    if not seen:  # what it reads is the same then: that it is another memory shows that the processor rounds
-        rounds = units == 128 and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-        assert torch.equal(rounded[0], found(True, False)[0]) is not rounds or not rounds
+    if not seen and units == 128:  # what it reads is the same then: another memory shows that the processor rounds
+        compiled = library()
+        assert compiled is not None
+        assert torch.equal(rounded[0], found(True, False)[0]) is not bool(compiled.rounds())
 
 
 @needs_compiler
