@@ -18,6 +18,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 FLAGS = (
@@ -85,6 +86,11 @@ def build(cc: str, source: Path, built: Path) -> None:
 def beside(module: str) -> ctypes.CDLL | None:
     """What the C file beside a module (its ``__file__``) gives, or None where it cannot be compiled."""
     return library(Path(module).with_suffix(".c"))
+
+
+def rounds() -> bool:
+    """Whether autocast asks a processor for bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -8,6 +8,7 @@
 
 #include "bfloat16.h"
 #include "exponential.h"
+#include "norm.h"
 
 typedef struct {
     int64_t members, rows, units, threads;
@@ -21,55 +22,24 @@ typedef struct {
     float *d_gain, *d_offset; /* (members, units), or null */
 } arguments;
 
-static const float eps = 1e-3f;
-
 static void forward_row(const arguments *a, int64_t member, int64_t row, float *x) {
-    int64_t n = a->units;
-    const float *gain = a->gain + member * n, *offset = a->offset + member * n;
+    int64_t n = a->units, cell = member * a->rows + row;
     widen(n, a->x + member * a->member_step + row * a->row_step, x);
-    float sum = 0.0f, squares = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < n; k++) sum += x[k];
-    float mean = sum / n;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t k = 0; k < n; k++) squares += (x[k] - mean) * (x[k] - mean);
-    float scale = 1.0f / sqrtf(squares / n + eps);
-    for (int64_t k = 0; k < n; k++) {
-        float s = (x[k] - mean) * scale * gain[k] + offset[k];
-        x[k] = s / (1.0f + exponential(-s));
-    }
-    narrow(n, x, a->y + (member * a->rows + row) * n);
-    float *moments = a->moments + 2 * (member * a->rows + row);
-    moments[0] = mean;
-    moments[1] = scale;
+    a->moments[2 * cell + 1] = normalise(n, x, a->moments + 2 * cell);
+    silu(n, x, a->gain + member * n, a->offset + member * n, x);
+    narrow(n, x, a->y + cell * n);
 }
 
-static void backward_row(const arguments *a, int64_t member, int64_t row, float *x, float *d, float *d_norms) {
-    int64_t n = a->units;
+static void backward_row(const arguments *a, int64_t member, int64_t row, float *hat, float *d, float *d_norms) {
+    int64_t n = a->units, cell = member * a->rows + row;
     const float *gain = a->gain + member * n, *offset = a->offset + member * n;
-    const float *moments = a->moments + 2 * (member * a->rows + row);
-    float mean = moments[0], scale = moments[1], sum = 0.0f, along = 0.0f;
-    widen(n, a->x + member * a->member_step + row * a->row_step, x);
-    widen(n, a->d_y + (member * a->rows + row) * n, d);
-    for (int64_t k = 0; k < n; k++) {
-        float hat = (x[k] - mean) * scale, s = hat * gain[k] + offset[k], sigmoid = 1.0f / (1.0f + exponential(-s));
-        x[k] = hat;
-        d[k] *= sigmoid * (1.0f + s * (1.0f - sigmoid));
-    }
-    if (d_norms) {
-        float *d_gain = d_norms + 2 * member * n, *d_offset = d_gain + n;
-        for (int64_t k = 0; k < n; k++) {
-            d_gain[k] += d[k] * x[k];
-            d_offset[k] += d[k];
-        }
-    }
-#pragma omp simd reduction(+ : sum, along)
-    for (int64_t k = 0; k < n; k++) {
-        d[k] *= gain[k];
-        sum += d[k];
-        along += d[k] * x[k];
-    }
-    for (int64_t k = 0; k < n; k++) d[k] = scale * (d[k] - sum / n - x[k] * (along / n));
+    float mean = a->moments[2 * cell], scale = a->moments[2 * cell + 1];
+    widen(n, a->x + member * a->member_step + row * a->row_step, hat);
+    widen(n, a->d_y + cell * n, d);
+    for (int64_t k = 0; k < n; k++) hat[k] = (hat[k] - mean) * scale;
+    silu_gradient(n, hat, gain, offset, d);
+    float *d_gain = d_norms ? d_norms + 2 * member * n : NULL;
+    norm_gradient(n, hat, scale, gain, d, d_gain, d_gain ? d_gain + n : NULL);
     narrow(n, d, a->d_x + member * a->member_step + row * a->row_step);
 }
 

@@ -38,11 +38,11 @@ def library() -> ctypes.CDLL | None:
 
 def runs_by_hand(x: Tensor, weight: Tensor) -> bool:
     """Whether this can be done here: on a processor under autocast, with nothing left to a compiler."""
-    if not x.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if not x.is_cpu or not native.rounds() or torch.compiler.is_compiling():
         return False
     if x.dtype not in (torch.float32, HALF) or weight.dtype != torch.float32:
         return False
-    return torch.get_autocast_dtype("cpu") == HALF and library() is not None
+    return library() is not None
 
 
 class Layers(NamedTuple):

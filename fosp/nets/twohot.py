@@ -63,7 +63,7 @@ class TwoHot(nn.Module):
 
     def _by_rows(self, logits: Tensor) -> bool:
         """Whether ``twohot.c`` reads the rows: not in the plain float32 reference, and not where a compiler does."""
-        if not logits.is_cpu or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        if not logits.is_cpu or not native.rounds() or torch.compiler.is_compiling():
             return False
         if logits.dtype not in (torch.float32, torch.bfloat16) or self.bins.dtype != torch.float32:
             return False

@@ -26,7 +26,6 @@
 #endif
 #define ROWS 4
 #define MAX_LAYERS 4
-#define EPS 1e-3f /* of every layer norm */
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
@@ -71,6 +70,7 @@ typedef struct {
 } backward_arguments;
 
 #include "exponential.h"
+#include "norm.h"
 
 static inline float logarithm(float x) { /* Cephes, of normal positive numbers; what is not a number stays so */
     union { float f; int32_t i; } bits = {x};
@@ -93,7 +93,6 @@ static inline float logarithm(float x) { /* Cephes, of normal positive numbers; 
     return x == x ? y : x;
 }
 
-static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 static inline float hyperbolic(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
 
 static inline __attribute__((always_inline)) void strip(
@@ -229,49 +228,6 @@ static inline void add(int64_t n, const float *x, float *y) {
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-/* x -> (x - mean) * scale, in place; returns the scale. */
-static float normalise(int64_t n, float *x) {
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-    float mean = sum / n;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    float scale = 1.0f / sqrtf(squares / n + EPS);
-    for (int64_t i = 0; i < n; i++) x[i] = (x[i] - mean) * scale;
-    return scale;
-}
-
-static void silu(int64_t n, const float *hat, const layer *of, float *y) {
-    for (int64_t i = 0; i < n; i++) {
-        float x = hat[i] * of->gain[i] + of->offset[i];
-        y[i] = x * sigmoid(x);
-    }
-}
-
-static void silu_gradient(int64_t n, const float *hat, const layer *of, float *d) { /* of y -> of the norm's output */
-    for (int64_t i = 0; i < n; i++) {
-        float x = hat[i] * of->gain[i] + of->offset[i], s = sigmoid(x);
-        d[i] *= s * (1.0f + x * (1.0f - s));
-    }
-}
-
-/* Derivative with respect to the input of a layer norm, from that of its output, in place; adds up gain and offset. */
-static void norm_gradient(
-    int64_t n, const float *hat, float scale, const float *gain, float *d, float *d_gain, float *d_offset) {
-    float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-    for (int64_t i = 0; i < n; i++) {
-        d_gain[i] += d[i] * hat[i];
-        d_offset[i] += d[i];
-        d[i] *= gain[i];
-        sum += d[i];
-        along += d[i] * hat[i];
-    }
-    sum /= n, along /= n;
-    for (int64_t i = 0; i < n; i++) d[i] = (d[i] - sum - hat[i] * along) * scale;
-}
-
 static void softmax(int64_t n, float *x) {
     float top = x[0], sum = 0;
     for (int64_t i = 1; i < n; i++) top = x[i] > top ? x[i] : top;
@@ -304,8 +260,8 @@ static void act(const forward_arguments *f, const matrices *m, int64_t t, int64_
         } else
             multiply(&m->actor[l], rows, x, units, y, units);
         for (int64_t r = 0; r < rows; r++) {
-            normalise(units, y + r * units);
-            silu(units, y + r * units, of, x + r * units);
+            normalise(units, y + r * units, NULL);
+            silu(units, y + r * units, of->gain, of->offset, x + r * units);
         }
     }
     float out[2 * A];
@@ -351,8 +307,8 @@ static void forward_rows(const forward_arguments *f, const matrices *m, int64_t 
                 float factor = f->action[cell * A + j];
                 for (int64_t i = 0; i < U; i++) row[i] += factor * f->inputs.weight[(states + j) * U + i];
             }
-            float scale = normalise(U, row);
-            silu(U, row, &f->inputs, both + r * wide);
+            float scale = normalise(U, row, NULL);
+            silu(U, row, f->inputs.gain, f->inputs.offset, both + r * wide);
             memcpy(both + r * wide + U, h + r * D, sizeof(float) * D);
             if (f->x_hat) {
                 memcpy(f->x_hat + cell * U, row, sizeof(float) * U);
@@ -365,7 +321,7 @@ static void forward_rows(const forward_arguments *f, const matrices *m, int64_t 
         for (int64_t r = 0; r < rows; r++) {
             int64_t cell = (first + r) * f->row_stride + t * f->step_stride;
             float *row = gates + r * 3 * D, *memory = h + r * D;
-            float scale = normalise(3 * D, row);
+            float scale = normalise(3 * D, row, NULL);
             if (f->x_hat) {
                 memcpy(f->gates_hat + cell * 3 * D, row, sizeof(float) * 3 * D);
                 f->gates_scale[cell] = scale;
@@ -391,8 +347,8 @@ static void forward_rows(const forward_arguments *f, const matrices *m, int64_t 
         multiply(&m->post, rows, h, D, y, U);
         for (int64_t r = 0; r < rows; r++) {
             int64_t cell = (first + r) * f->row_stride + t * f->step_stride;
-            float scale = normalise(U, y + r * U);
-            silu(U, y + r * U, &f->post, hidden + r * U);
+            float scale = normalise(U, y + r * U, NULL);
+            silu(U, y + r * U, f->post.gain, f->post.offset, hidden + r * U);
             if (f->x_hat) {
                 memcpy(f->y_hat + cell * U, y + r * U, sizeof(float) * U);
                 f->y_scale[cell] = scale;
@@ -465,7 +421,7 @@ static void backward_rows(const backward_arguments *b, const matrices *m, int64_
         for (int64_t r = 0; r < rows; r++) {
             int64_t cell = (first + r) * f->row_stride + t * f->step_stride;
             float *d = d_hidden + r * U;
-            silu_gradient(U, f->y_hat + cell * U, &f->post, d);
+            silu_gradient(U, f->y_hat + cell * U, f->post.gain, f->post.offset, d);
             norm_gradient(U, f->y_hat + cell * U, f->y_scale[cell], f->post.gain, d, d_norms + 2 * U + 6 * D,
                           d_norms + 3 * U + 6 * D);
             memcpy(b->d_y + cell * U, d, sizeof(float) * U);
@@ -493,7 +449,7 @@ static void backward_rows(const backward_arguments *b, const matrices *m, int64_
             int64_t cell = (first + r) * f->row_stride + t * f->step_stride;
             float *d = d_x + r * U;
             memcpy(d, d_both + r * wide, sizeof(float) * U);
-            silu_gradient(U, f->x_hat + cell * U, &f->inputs, d);
+            silu_gradient(U, f->x_hat + cell * U, f->inputs.gain, f->inputs.offset, d);
             norm_gradient(U, f->x_hat + cell * U, f->x_scale[cell], f->inputs.gain, d, d_norms, d_norms + U);
             memcpy(b->d_x + cell * U, d, sizeof(float) * U);
         }

@@ -109,11 +109,6 @@ def library() -> ctypes.CDLL | None:
     return native.beside(__file__)
 
 
-def rounds() -> bool:
-    """Whether autocast asks for products in bfloat16."""
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-
-
 @dataclass(frozen=True)
 class Rollout:
     """What the steps gave; cells are (B, T) or, with time in front, (T, B)."""

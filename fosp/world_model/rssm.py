@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fosp.nets import native
 from fosp.nets.distributions import mix_uniform, straight_through
 from fosp.nets.layers import MLP, GRUCell
-from fosp.world_model.recurrent import Chooser, Recurrence, Rollout, Weights, library, roll, rounds
+from fosp.world_model.recurrent import Chooser, Recurrence, Rollout, Weights, library, roll
 
 
 class Latent(NamedTuple):
@@ -86,7 +87,17 @@ class RSSM(nn.Module):
         """
         if self.runs_at_once(start.h):
             h, z, _ = Recurrence.apply(
-                None, action, start.h, start.z, None, noise, self.unimix, True, rounds(), rolled, *self._prior_weights()
+                None,
+                action,
+                start.h,
+                start.z,
+                None,
+                noise,
+                self.unimix,
+                True,
+                native.rounds(),
+                rolled,
+                *self._prior_weights(),
             )
             return Latent(h, z)
         states = []
@@ -104,7 +115,7 @@ class RSSM(nn.Module):
             self.unimix,
             True,
             keeping,
-            rounds(),
+            native.rounds(),
             start=(start.h, start.z),
             chooser=chooser,
         )
@@ -131,7 +142,7 @@ class RSSM(nn.Module):
             before = nn.functional.pad(action[:, :-1], (0, 0, 1, 0)) * going.unsqueeze(-1)
             weights = self._weights(self.post_memory, self.post_out[0], self.post_out[2])
             h, z, posts = Recurrence.apply(
-                seen.float(), before, None, None, going, noise, self.unimix, False, rounds(), None, *weights
+                seen.float(), before, None, None, going, noise, self.unimix, False, native.rounds(), None, *weights
             )
             return Latent(h, z), posts, self.prior_log_probs(h)
         latent = self.initial(batch, embedding.device)

@@ -254,6 +254,10 @@ def test_a_group_limits_the_page_cache(tmp_path: Path) -> None:
         (Options(preset=("tniy",)), "'tniy'; did you mean 'tiny'"),
         (Options(precision=("float16",)), "'float16'; did you mean 'bfloat16'"),
         (Options(set=("model.detr=3",)), "model.detr"),
+        (
+            Options(preset=("small",), set=("model.decode_width=24",)),
+            "model.decode_width is 24; it must be a power of two",
+        ),
         (Options(repeats=0), "--repeats 0 must be at least 1"),
         (Options(seconds=-1), "--seconds -1"),
         (Options(episodes=(5, 0)), "--episodes 0 must be at least 1"),

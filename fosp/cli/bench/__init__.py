@@ -73,6 +73,8 @@ def run(options: Options) -> int:
 
 def check(options: Options) -> None:
     """Raises UserError for what cannot be measured, before the first second is spent."""
+    from fosp.cli import limits
+    from fosp.cli.bench import synthetic
     from fosp.presets import PRESETS, resolve
     from fosp.types import UserError, unknown
 
@@ -85,7 +87,8 @@ def check(options: Options) -> None:
     for precision in options.precision:
         if precision not in ("auto", "float32", "bfloat16"):
             raise unknown("precision", precision, ("auto", "float32", "bfloat16"))
-    resolve("tiny", None, options.set)
+    for preset in options.preset or ("tiny",):
+        limits.check_images(resolve(preset, None, options.set), synthetic.schema(), "the random batch")
     if options.repeats < 1:
         raise UserError(f"--repeats {options.repeats} must be at least 1")
     if options.seconds < 0:
